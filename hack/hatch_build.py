@@ -1,0 +1,19 @@
+"""Packs the application's folders under modelmesh/_app, in real wheels only.
+
+An editable install imports them from the repository, so copies would only go stale.
+"""
+
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDERS = ("adapters", "api", "config", "controller", "local", "mesh", "runtimes", "store")
+
+
+class ApplicationFolders(BuildHookInterface):  # type: ignore[type-arg,misc]
+    """Adds the folders to the files of a wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Extends `force_include` unless the wheel is editable."""
+        if version != "editable":
+            build_data["force_include"] |= {folder: f"modelmesh/_app/{folder}" for folder in FOLDERS}
