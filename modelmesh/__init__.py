@@ -1,1 +1,1 @@
-"""modelmesh."""
+"""The launcher: the `modelmesh` command, which starts every part of the project by name."""

@@ -1,0 +1,33 @@
+"""Structured logs: one JSON object a line on standard error, the form that log collectors read."""
+
+import logging
+import os
+import sys
+
+import structlog
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def configure(process: str) -> None:
+    """Sets up structlog for this process; every line carries `process`.
+
+    The environment variable LOG_LEVEL (DEBUG, INFO, WARNING, ERROR; INFO where unset) chooses what is written.
+    """
+    level = os.environ.get("LOG_LEVEL", "INFO").upper()
+    known = level in _LEVELS
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level if known else "INFO"]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    if not known:
+        structlog.get_logger(__name__).warning("unknown LOG_LEVEL, using INFO", value=level, known=_LEVELS)
