@@ -1,7 +1,8 @@
 """The `modelmesh` command.
 
-Each subcommand lives in its own package with its own dependencies (an extra of the wheel), so nothing is imported
-before it is asked for: a mesh process must not pay for the controller's libraries in memory or start-up time.
+Each subcommand lives in its own package with its own dependencies (an extra of the wheel), so nothing is
+imported before it is asked for: a mesh process must not pay for the controller's libraries in memory or
+start-up time.
 """
 
 import importlib
@@ -30,7 +31,7 @@ SUBCOMMANDS = {
     "local": Subcommand("local.main", "local", "the whole system on this machine, without Kubernetes"),
     "controller": Subcommand("controller.main", "controller", "the Kubernetes controller"),
     "mesh": Subcommand("mesh.main", "mesh", "one mesh instance, beside one model server"),
-    "adapter": Subcommand("adapters.main", "adapters", "the adapter of a model server: modelmesh adapter mlserver"),
+    "adapter": Subcommand("adapters.main", "adapters", "the adapter of a model server, by its type"),
 }
 
 
@@ -38,7 +39,13 @@ def _usage() -> str:
     width = max(map(len, SUBCOMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in SUBCOMMANDS.items()]
     return "\n".join(
-        ["usage: modelmesh COMMAND [ARGUMENTS]", "", *lines, "", "modelmesh COMMAND --help tells more; --version."],
+        [
+            "usage: modelmesh COMMAND [ARGUMENTS]",
+            "",
+            *lines,
+            "",
+            "modelmesh COMMAND --help tells more; --version.",
+        ],
     )
 
 

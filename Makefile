@@ -1,0 +1,99 @@
+# Needs python3 (3.11 or newer), cargo and make; everything else comes from the package registries.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+UV_VERSION := 0.13.9
+UV := .cache/uv/bin/uv
+RUN := $(UV) run --no-sync
+CARGO := cargo --quiet
+export MODELMESH_HOME ?= $(CURDIR)/.modelmesh
+export UV_PYTHON_PREFERENCE ?= only-system
+
+.PHONY: help
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+# ---------------------------------------------------------------- set-up
+
+.PHONY: tools
+tools:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "python3 3.11 or newer is missing: on Debian and Ubuntu, apt-get install python3 python3-venv" >&2; exit 1; }
+	command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs, or apt-get install cargo (1.85 or newer)" >&2; exit 1; }
+
+$(UV): | tools
+	@echo "Installing uv $(UV_VERSION) ..."
+	python3 -m venv .cache/uv || { echo "the venv module is missing: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+.PHONY: setup
+setup: $(UV) ## Install what the project needs into .venv (runs by itself before every other target)
+	@$(UV) sync --quiet --locked --all-groups
+
+# ---------------------------------------------------------------- the main job
+
+.PHONY: quickstart
+quickstart: setup ## Deploy the tutorial's model on this machine and ask it by gRPC and REST
+	@$(RUN) modelmesh local quickstart
+
+.PHONY: test
+test: setup ## Run all tests: Rust, Python, and end to end on real servers
+	@$(CARGO) test --manifest-path dataplane/Cargo.toml
+	$(RUN) pytest -q
+
+.PHONY: bench
+bench: bench-local ## Run every benchmark; tables on standard output, figures in bench/results
+
+.PHONY: bench-local
+bench-local: setup ## Measure Modelmesh against its model server called directly
+	@$(RUN) python -m bench.local
+
+.PHONY: bench-check
+bench-check: setup ## Fail where a figure in bench/results has left its range
+	@$(RUN) python -m bench.check
+
+# ---------------------------------------------------------------- quality
+
+.PHONY: lint
+lint: setup type ## Check style, types, layers, Rust lints and generated files
+	@$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) lint-imports
+	$(CARGO) fmt --check --manifest-path dataplane/Cargo.toml
+	$(CARGO) clippy --manifest-path dataplane/Cargo.toml --all-targets -- -D warnings
+	$(RUN) pre-commit run --all-files
+
+.PHONY: type
+type: setup ## Check the types of the Python code and of the dataplane's stub
+	@$(RUN) mypy
+	$(RUN) stubtest modelmesh_dataplane
+
+.PHONY: format
+format: setup ## Format the code
+	@$(RUN) ruff check --fix-only --quiet
+	$(RUN) ruff format
+	$(CARGO) fmt --manifest-path dataplane/Cargo.toml
+
+.PHONY: generate
+generate: setup ## Generate protobuf modules, CRDs and reference pages
+	@PATH="$$PWD/.venv/bin:$$PATH" hack/generate-protos
+	$(RUN) python -m api.crd
+	$(RUN) python hack/generate-reference.py
+
+.PHONY: verify
+verify: generate ## Generate everything again and fail where the result differs from what is committed
+	@git diff --exit-code -- api config docs store || { echo "generated files differ: run 'make generate' and commit the result" >&2; exit 1; }
+	test -z "$$(git status --porcelain -- api config docs store)" || { git status --short -- api config docs store; exit 1; }
+
+.PHONY: docs
+docs: setup ## Build the documentation into build/docs
+	@$(RUN) --group docs sphinx-build -W -q -b html docs build/docs
+	echo "build/docs/index.html"
+
+.PHONY: clean
+clean: ## Remove everything that these targets made
+	@-[ -x .venv/bin/modelmesh ] && .venv/bin/modelmesh local down
+	rm -rf .venv .cache .modelmesh build dist dataplane/target dataplane/python/modelmesh_dataplane/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
