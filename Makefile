@@ -29,7 +29,7 @@ $(UV): | tools
 
 .PHONY: setup
 setup: $(UV) ## Install what the project needs into .venv (runs by itself before every other target)
-	@$(UV) sync --quiet --locked --all-groups
+	@$(UV) sync --quiet --locked --group dev
 
 # ---------------------------------------------------------------- the main job
 
@@ -88,7 +88,7 @@ verify: generate ## Generate everything again and fail where the result differs 
 
 .PHONY: docs
 docs: setup ## Build the documentation into build/docs
-	@$(RUN) --group docs sphinx-build -W -q -b html docs build/docs
+	@$(UV) run --locked --group docs sphinx-build -W -q -b html docs build/docs
 	echo "build/docs/index.html"
 
 .PHONY: clean
