@@ -1,1 +1,1 @@
-"""Benchmarks. Each suite prints a table and writes its figures, with their allowed ranges, to bench/results."""
+"""Benchmarks: each suite prints a table and writes figures with their allowed ranges to bench/results."""

@@ -1,4 +1,4 @@
-"""Fails where a figure in bench/results is outside its range. Run a suite first, or check what is committed."""
+"""Fails where a figure in bench/results is outside its range."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """Figures of a suite: measured values beside the range that the project promises.
 
-A suite's file `bench/results/<suite>.json` is a list of `{"figure", "value", "unit", "low", "high", "command"}`.
-Ranges are set by hand in the committed file; a run replaces values only, so that a figure that leaves its range
-shows in `make bench-check` and in the diff.
+A suite's file `bench/results/<suite>.json` is a list of
+`{"figure", "value", "unit", "low", "high", "command"}`. Ranges are set by hand in the committed file; a run
+replaces values only, so that a figure that leaves its range shows in `make bench-check` and in the diff.
 """
 
 import json
