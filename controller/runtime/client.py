@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from api.resource import Resource
 
@@ -134,9 +134,10 @@ class Client(Protocol):
         label_selector: str = "",
         field_selector: str = "",
         timeout_seconds: int = 300,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield changes after `resource_version`, with bookmarks, until the server ends the watch.
 
-        The iterator ends normally after about `timeout_seconds`. Gone means: list again.
+        The generator ends normally after about `timeout_seconds`; close it (`aclosing`) to end it early.
+        Gone means: list again.
         """
         ...

@@ -22,6 +22,10 @@ class ClientError(Exception):
     """A request to the API server did not do what was asked."""
 
 
+class ConfigurationError(ClientError):
+    """No usable kubeconfig or service account was found."""
+
+
 class TransportError(ClientError):
     """No whole answer came from the API server: refused, reset, timed out or cut off. Worth trying again."""
 
