@@ -1,20 +1,18 @@
-"""Names of a Kubernetes resource: what a client needs to build its URL and what an object says it is."""
-
-from __future__ import annotations
+"""The coordinates of a Kubernetes resource. Imports nothing, so that clients can use it without pydantic."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource of the Kubernetes API, for example `Resource("apps", "v1", "Deployment", "deployments")`.
+    """Where objects of one kind live in the API: enough to build a URL path and to label an object.
 
     Attributes:
         group: API group; empty for the core group.
-        version: API version within the group.
-        kind: value of the field `kind` of its objects.
-        plural: lower-case plural, as in URLs.
-        namespaced: whether its objects live in namespaces.
+        version: version within the group, such as `v1beta1`.
+        kind: name of the type in manifests, such as `InferenceService`.
+        plural: name in URLs, such as `inferenceservices`.
+        namespaced: False for cluster-scoped kinds.
     """
 
     group: str
@@ -25,5 +23,10 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """Value of the field `apiVersion`: `v1` or `serving.kserve.io/v1beta1`."""
+        """The manifest's `apiVersion`: `v1`, `serving.kserve.io/v1beta1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def list_kind(self) -> str:
+        """Kind of a list of these objects."""
+        return f"{self.kind}List"

@@ -1,0 +1,43 @@
+"""`serving.kserve.io/v1alpha1`: runtimes and the older way to declare a model."""
+
+from api.v1alpha1.predictor import (
+    PREDICTOR,
+    FailureInfo,
+    ModelType,
+    Predictor,
+    PredictorSpec,
+    PredictorStatus,
+    RuntimeReference,
+    S3Storage,
+    Storage,
+)
+from api.v1alpha1.servingruntime import (
+    CLUSTER_SERVING_RUNTIME,
+    SERVING_RUNTIME,
+    BuiltInAdapter,
+    ClusterServingRuntime,
+    ServingRuntime,
+    ServingRuntimeSpec,
+    StorageHelper,
+    SupportedModelFormat,
+)
+
+__all__ = [
+    "CLUSTER_SERVING_RUNTIME",
+    "PREDICTOR",
+    "SERVING_RUNTIME",
+    "BuiltInAdapter",
+    "ClusterServingRuntime",
+    "FailureInfo",
+    "ModelType",
+    "Predictor",
+    "PredictorSpec",
+    "PredictorStatus",
+    "RuntimeReference",
+    "S3Storage",
+    "ServingRuntime",
+    "ServingRuntimeSpec",
+    "Storage",
+    "StorageHelper",
+    "SupportedModelFormat",
+]

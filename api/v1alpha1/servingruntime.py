@@ -1,0 +1,122 @@
+"""ServingRuntime and ClusterServingRuntime: a model server, how to run it and what it can load."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from api.core.pod import Affinity, Container, EnvVar, LocalObjectReference, Toleration, Volume
+from api.meta import JSON, KubeObject, Model
+from api.resource import Resource
+
+SERVING_RUNTIME = Resource("serving.kserve.io", "v1alpha1", "ServingRuntime", "servingruntimes")
+CLUSTER_SERVING_RUNTIME = Resource(
+    "serving.kserve.io", "v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False
+)
+
+
+class SupportedModelFormat(Model):
+    """A kind of model that the runtime can load."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """Format, such as sklearn or onnx."""
+    version: str | None = None
+    """Version of the format, compared as an opaque string."""
+    auto_select: bool = False
+    """Whether models that name no runtime may be given to this one."""
+    priority: Annotated[int, Field(ge=1, json_schema_extra={"format": "int32"})] | None = None
+    """Preference among runtimes; ModelMesh does not use it."""
+
+
+class StorageHelper(Model):
+    """The container that fetches models for runtimes without a built-in adapter."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    disabled: bool = False
+    """True: the runtime fetches models by itself."""
+
+
+class BuiltInAdapter(Model):
+    """The adapter that drives a known model server."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    server_type: str = ""
+    """Kind of server; a container must have this name."""
+    runtime_management_port: int = 0
+    """Port of the server's management API."""
+    mem_buffer_bytes: int = 0
+    """Bytes of the container's memory request that models may not use."""
+    model_loading_timeout_millis: int = 0
+    """Milliseconds after which a load counts as failed."""
+    env: list[EnvVar] = Field(default_factory=list)
+    """Environment of the adapter, over its defaults."""
+
+
+class ServingRuntimeSpec(Model):
+    """A model server's pod and its capabilities."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    containers: Annotated[
+        list[Container],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ]
+    """Containers of the pod, the model server among them."""
+    volumes: Annotated[
+        list[Volume],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = Field(default_factory=list)
+    """Volumes of the pod."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    affinity: Affinity | None = None
+    """Scheduling constraints of the pod."""
+    tolerations: list[Toleration] = Field(default_factory=list)
+    """Taints that the pod tolerates."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels added to the pod."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations added to the pod."""
+    image_pull_secrets: list[LocalObjectReference] = Field(default_factory=list)
+    """Secrets with registry credentials."""
+    multi_model: bool = False
+    """Must be true for ModelMesh to act on the runtime."""
+    disabled: bool = False
+    """True: no pods, no models."""
+    replicas: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Number of pods; the configured podsPerRuntime if absent."""
+    supported_model_formats: list[SupportedModelFormat] = Field(default_factory=list)
+    """Kinds of model that the server can load."""
+    protocol_versions: list[str] = Field(default_factory=list)
+    """Inference protocols that the server speaks: v1, v2, grpc-v1, grpc-v2."""
+    grpc_endpoint: str | None = None
+    """Management endpoint, port:NUMBER or unix:PATH."""
+    grpc_data_endpoint: str | None = None
+    """Inference endpoint, port:NUMBER or unix:PATH."""
+    http_data_endpoint: str | None = None
+    """HTTP inference endpoint; ModelMesh does not use it."""
+    storage_helper: StorageHelper | None = None
+    """The model-fetching container."""
+    built_in_adapter: BuiltInAdapter | None = None
+    """The adapter for a known model server."""
+
+
+class ServingRuntime(KubeObject):
+    """A model server that the models of one namespace can use."""
+
+    RESOURCE: ClassVar[Resource] = SERVING_RUNTIME
+
+    spec: ServingRuntimeSpec
+    status: JSON = Field(default_factory=dict)
+
+
+class ClusterServingRuntime(KubeObject):
+    """A model server that the models of every enabled namespace can use."""
+
+    RESOURCE: ClassVar[Resource] = CLUSTER_SERVING_RUNTIME
+
+    spec: ServingRuntimeSpec
+    status: JSON = Field(default_factory=dict)

@@ -1,0 +1,55 @@
+"""`serving.kserve.io/v1beta1`: InferenceService."""
+
+from api.v1beta1.component import Batcher, ComponentSpec, Logger
+from api.v1beta1.inferenceservice import (
+    FRAMEWORKS,
+    INFERENCE_SERVICE,
+    ExplainerFrameworkSpec,
+    ExplainerSpec,
+    FrameworkSpec,
+    InferenceService,
+    InferenceServiceSpec,
+    ModelFormat,
+    ModelSpec,
+    PredictorSpec,
+    StorageSpec,
+    TransformerSpec,
+)
+from api.v1beta1.status import (
+    Address,
+    ComponentStatus,
+    Condition,
+    FailureInfo,
+    InferenceServiceStatus,
+    ModelCopies,
+    ModelStates,
+    ModelStatus,
+    TrafficTarget,
+)
+
+__all__ = [
+    "FRAMEWORKS",
+    "INFERENCE_SERVICE",
+    "Address",
+    "Batcher",
+    "ComponentSpec",
+    "ComponentStatus",
+    "Condition",
+    "ExplainerFrameworkSpec",
+    "ExplainerSpec",
+    "FailureInfo",
+    "FrameworkSpec",
+    "InferenceService",
+    "InferenceServiceSpec",
+    "InferenceServiceStatus",
+    "Logger",
+    "ModelCopies",
+    "ModelFormat",
+    "ModelSpec",
+    "ModelStates",
+    "ModelStatus",
+    "PredictorSpec",
+    "StorageSpec",
+    "TrafficTarget",
+    "TransformerSpec",
+]

@@ -1,0 +1,150 @@
+"""The status of an InferenceService."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from api.meta import Model
+from api.states import FailureReason, ModelState, TransitionStatus
+from api.v1beta1.component import INT64
+
+
+class Condition(Model):
+    """One aspect of the service's state, such as Ready. Times are RFC 3339 strings."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str
+    """Aspect, such as Ready or PredictorReady."""
+    status: str
+    """True, False or Unknown."""
+    reason: str | None = None
+    """One word for the cause."""
+    message: str | None = None
+    """What happened and what to do."""
+    severity: str | None = None
+    """Error when empty, else Warning or Info."""
+    last_transition_time: str | None = None
+    """When status last changed."""
+
+
+class Address(Model):
+    """Where something listens."""
+
+    name: str | None = None
+    url: str | None = None
+    audience: str | None = None
+    ca_certs: str | None = None
+
+
+class TrafficTarget(Model):
+    """A revision's share of traffic; KServe only."""
+
+    configuration_name: str | None = None
+    latest_revision: bool | None = None
+    percent: Annotated[int, INT64] | None = None
+    revision_name: str | None = None
+    tag: str | None = None
+    url: str | None = None
+
+
+class ComponentStatus(Model):
+    """One component's addresses and revisions; ModelMesh sets the three URLs."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    url: str | None = None
+    """Main address."""
+    grpc_url: str | None = None
+    """Where to send gRPC requests."""
+    rest_url: str | None = None
+    """Where to send REST requests."""
+    address: Address | None = None
+    latest_created_revision: str | None = None
+    latest_ready_revision: str | None = None
+    latest_rolledout_revision: str | None = None
+    previous_rolledout_revision: str | None = None
+    traffic: list[TrafficTarget] = Field(default_factory=list)
+
+
+class FailureInfo(Model):
+    """The last thing that went wrong with the model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    reason: FailureReason | Literal["RuntimeDisabled"] | None = None
+    """Kind of failure."""
+    message: str | None = None
+    """What happened."""
+    location: str | None = None
+    """Pod where it happened."""
+    model_revision_name: str | None = None
+    """Concrete model it happened to."""
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When it happened."""
+    exit_code: Annotated[int, Field(json_schema_extra={"format": "int32"})] | None = None
+    """Exit code of the container; KServe only."""
+
+
+class ModelStates(Model):
+    """States of the model that is served and of the one that shall replace it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    ALWAYS: ClassVar[frozenset[str]] = frozenset({"active_model_state"})
+
+    active_model_state: Annotated[ModelState, Field(json_schema_extra={"default": "Pending"})] = "Pending"
+    """State of the model that requests go to."""
+    target_model_state: Annotated[ModelState, Field(json_schema_extra={"default": ""})] = ""
+    """State of the model that shall take over; empty when there is none."""
+
+
+class ModelCopies(Model):
+    """How many copies of the model there are."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    ALWAYS: ClassVar[frozenset[str]] = frozenset({"failed_copies"})
+
+    failed_copies: Annotated[int, Field(json_schema_extra={"default": 0})] = 0
+    """Copies that failed to load."""
+    total_copies: int = 0
+    """Copies in any state."""
+
+
+class ModelStatus(Model):
+    """The model as it is served."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    ALWAYS: ClassVar[frozenset[str]] = frozenset({"transition_status"})
+
+    transition_status: Annotated[
+        TransitionStatus | Literal[""], Field(json_schema_extra={"default": "UpToDate"})
+    ] = "UpToDate"
+    """How far the declared model has replaced the served one."""
+    states: ModelStates | None = None
+    """States of the served and the declared model."""
+    copies: ModelCopies | None = None
+    """How many copies there are."""
+    last_failure_info: FailureInfo | None = None
+    """The last thing that went wrong."""
+
+
+class InferenceServiceStatus(Model):
+    """The service as it is."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    url: str | None = None
+    """Main address, while the service is available."""
+    address: Address | None = None
+    components: dict[str, ComponentStatus] = Field(default_factory=dict)
+    """Addresses by component; ModelMesh has the predictor only."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Aspects of the state, sorted by type."""
+    model_status: ModelStatus | None = None
+    """The model as it is served."""
+    observed_generation: Annotated[int, INT64] | None = None
+    """Generation of the spec that this status is about."""
+    annotations: dict[str, str] = Field(default_factory=dict)
