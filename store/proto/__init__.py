@@ -1,1 +1,1 @@
-"""store/proto"""
+"""Messages and services of etcd's v3 API."""

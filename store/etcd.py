@@ -1,0 +1,320 @@
+"""The store on etcd v3, over grpc.aio and stubs of etcd's own API.
+
+Several endpoints are tried in turn: the one that answered last is asked first, and an unavailable one makes
+every call and watch move on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+import structlog
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Channel
+
+from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, Events, KeyValue, Put, Snapshot, TxnResult
+from store.errors import HistoryLostError, LeaseLostError, StoreAuthError, StoreError, StoreUnavailableError
+from store.proto import etcd_kv_pb2, etcd_rpc_pb2, etcd_rpc_pb2_grpc
+
+PAGE_KEYS = 2_000
+"""Keys read at a time; some 1 MB of model records."""
+CALL_TIMEOUT_SECONDS = 5.0
+RETRY_SECONDS = (0.05, 2.0)
+"""First and longest pause before an unavailable store is tried again."""
+TOKEN_KEY = "token"  # noqa: S105 - the name of a header
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),  # etcd refuses clients that ping more often than every 5 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_http_proxy", 0),
+)
+AUTH_CODES = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
+AWAY_CODES = frozenset(
+    {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED, StatusCode.UNKNOWN}
+)
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Tls(NamedTuple):
+    """PEM of a TLS connection; without a root the system's roots are trusted."""
+
+    root: bytes | None = None
+    key: bytes | None = None
+    certificate: bytes | None = None
+
+
+class EtcdStore:
+    """A Store on an etcd cluster. `root_prefix` comes before every key."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        root_prefix: str = "",
+        user: str = "",
+        password: str = "",
+        tls: Tls | None = None,
+        authority: str = "",
+    ) -> None:
+        self._endpoints = tuple(endpoints)
+        self._root = root_prefix
+        self._user = user
+        self._password = password
+        self._tls = tls
+        self._authority = authority
+        self._current = 0
+        self._channels: dict[int, Channel] = {}
+        self._token: str | None = None
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Reads one key, linearizable."""
+        request = etcd_rpc_pb2.RangeRequest(key=self._key(key))
+        response = await self._call(lambda kv, options: kv.Range(request, **options))
+        return self._key_value(response.kvs[0]) if response.kvs else None
+
+    async def range(self, prefix: str, *, keys_only: bool = False) -> Snapshot:
+        """Reads a whole prefix in pages, all at the revision of the first."""
+        start = self._key(prefix)
+        request = etcd_rpc_pb2.RangeRequest(
+            key=start, range_end=_prefix_end(start), limit=PAGE_KEYS, keys_only=keys_only
+        )
+        items: list[KeyValue] = []
+        while True:
+            response = await self._call(lambda kv, options: kv.Range(request, **options))
+            items.extend(self._key_value(kv) for kv in response.kvs)
+            request.revision = request.revision or response.header.revision
+            if not response.more:
+                return Snapshot(items, request.revision)
+            request.key = response.kvs[-1].key + b"\0"
+
+    async def txn(self, compares: Sequence[Compare], operations: Sequence[Put | Delete]) -> TxnResult:
+        """Applies all operations where every comparison holds; else returns what the compared keys hold."""
+        if len(operations) > MAX_TXN_OPERATIONS:
+            raise StoreError(
+                f"a transaction of {len(operations)} operations: at most {MAX_TXN_OPERATIONS} are possible"
+            )
+        request = etcd_rpc_pb2.TxnRequest(
+            compare=[self._compare(compare) for compare in compares],
+            success=[self._operation(operation) for operation in operations],
+            failure=[
+                etcd_rpc_pb2.RequestOp(request_range=etcd_rpc_pb2.RangeRequest(key=self._key(compare.key)))
+                for compare in compares
+            ],
+        )
+        response = await self._call(lambda kv, options: kv.Txn(request, **options))
+        current: dict[str, KeyValue | None] = {}
+        if not response.succeeded:
+            for compare, answer in zip(compares, response.responses, strict=True):
+                kvs = answer.response_range.kvs
+                current[compare.key] = self._key_value(kvs[0]) if kvs else None
+        return TxnResult(response.succeeded, response.header.revision, current)
+
+    async def watch(self, prefix: str, *, revision: int) -> AsyncIterator[Events]:
+        """Yields every change of the prefix after the revision; reconnects by itself."""
+        pause = RETRY_SECONDS[0]
+        while True:
+            endpoint = self._current
+            try:
+                async for events in self._watch_once(prefix, revision):
+                    pause = RETRY_SECONDS[0]
+                    revision = max(revision, events.revision)
+                    yield events
+            except AioRpcError as error:
+                if error.code() is StatusCode.OUT_OF_RANGE:
+                    raise HistoryLostError(f"watch of {prefix}: {error.details()}") from error
+                if error.code() in AUTH_CODES:
+                    self._token = None
+                elif error.code() not in AWAY_CODES:
+                    raise _translate(error, f"watch of {prefix}") from error
+                log.warning(
+                    "store watch interrupted",
+                    prefix=prefix,
+                    endpoint=self._endpoints[endpoint],
+                    error=error.details(),
+                )
+            self._move_on(endpoint)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_SECONDS[1])
+
+    async def grant(self, ttl_seconds: int) -> int:
+        """Creates a lease."""
+        request = etcd_rpc_pb2.LeaseGrantRequest(TTL=ttl_seconds)
+        response = await self._call(
+            lambda lease, options: lease.LeaseGrant(request, **options), etcd_rpc_pb2_grpc.LeaseStub
+        )
+        return int(response.ID)
+
+    async def keep_alive(self, lease: int) -> None:
+        """Extends a lease."""
+
+        async def beat(stub: Any, options: dict[str, Any]) -> etcd_rpc_pb2.LeaseKeepAliveResponse:
+            stream = stub.LeaseKeepAlive(**options)
+            try:
+                await stream.write(etcd_rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+                answer = await stream.read()
+                if answer is grpc.aio.EOF:
+                    raise StoreUnavailableError("the lease stream ended without an answer")
+                return answer  # type: ignore[no-any-return]
+            finally:
+                stream.cancel()
+
+        response = await self._call(beat, etcd_rpc_pb2_grpc.LeaseStub)
+        if response.TTL <= 0:
+            raise LeaseLostError(f"lease {lease:x} is gone")
+
+    async def revoke(self, lease: int) -> None:
+        """Ends a lease and its keys."""
+        request = etcd_rpc_pb2.LeaseRevokeRequest(ID=lease)
+        try:
+            await self._call(
+                lambda stub, options: stub.LeaseRevoke(request, **options), etcd_rpc_pb2_grpc.LeaseStub
+            )
+        except LeaseLostError:
+            return
+
+    async def close(self) -> None:
+        """Closes every channel; running watches end with StoreUnavailableError or cancellation."""
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            await channel.close()
+
+    async def _watch_once(self, prefix: str, revision: int) -> AsyncIterator[Events]:
+        start = self._key(prefix)
+        stream = etcd_rpc_pb2_grpc.WatchStub(self._channel()).Watch(metadata=await self._metadata())
+        try:
+            await stream.write(
+                etcd_rpc_pb2.WatchRequest(
+                    create_request=etcd_rpc_pb2.WatchCreateRequest(
+                        key=start,
+                        range_end=_prefix_end(start),
+                        start_revision=revision + 1,
+                        progress_notify=True,
+                    )
+                )
+            )
+            async for response in stream:
+                if response.compact_revision or (response.created and response.header.revision < revision):
+                    raise HistoryLostError(
+                        f"watch of {prefix}: revision {revision} is not in the store any more "
+                        f"(compacted at {response.compact_revision}, now at {response.header.revision})"
+                    )
+                if response.canceled:
+                    raise StoreError(f"watch of {prefix} was refused: {response.cancel_reason}")
+                if not response.created:
+                    yield Events([self._event(event) for event in response.events], response.header.revision)
+        finally:
+            stream.cancel()
+
+    async def _call(
+        self,
+        method: Callable[[Any, dict[str, Any]], Awaitable[T]],
+        stub: Callable[[Channel], Any] = etcd_rpc_pb2_grpc.KVStub,
+    ) -> T:
+        deadline = time.monotonic() + CALL_TIMEOUT_SECONDS
+        pause = RETRY_SECONDS[0]
+        fresh_token = False
+        while True:
+            endpoint = self._current
+            left = deadline - time.monotonic()
+            try:
+                options = {"timeout": max(left, 0.001), "metadata": await self._metadata()}
+                return await method(stub(self._channel()), options)
+            except AioRpcError as error:
+                if error.code() is StatusCode.UNAUTHENTICATED and self._user and not fresh_token:
+                    fresh_token, self._token = True, None
+                    continue
+                if error.code() is not StatusCode.UNAVAILABLE or left <= pause:
+                    raise _translate(error, self._endpoints[endpoint]) from error
+            self._move_on(endpoint)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_SECONDS[1])
+
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if not self._user:
+            return ()
+        if self._token is None:
+            stub = etcd_rpc_pb2_grpc.AuthStub(self._channel())
+            request = etcd_rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
+            self._token = (await stub.Authenticate(request, timeout=CALL_TIMEOUT_SECONDS)).token
+        return ((TOKEN_KEY, self._token),)
+
+    def _channel(self) -> Channel:
+        channel = self._channels.get(self._current)
+        if channel is None:
+            channel = self._channels[self._current] = self._open(self._endpoints[self._current])
+        return channel
+
+    def _open(self, endpoint: str) -> Channel:
+        options = list(CHANNEL_OPTIONS)
+        if self._authority:
+            options.append(("grpc.default_authority", self._authority))
+        if self._tls is None:
+            return grpc.aio.insecure_channel(endpoint, options=options)
+        if self._authority:
+            options.append(("grpc.ssl_target_name_override", self._authority))
+        credentials = grpc.ssl_channel_credentials(self._tls.root, self._tls.key, self._tls.certificate)
+        return grpc.aio.secure_channel(endpoint, credentials, options=options)
+
+    def _move_on(self, failed: int) -> None:
+        if self._current == failed:
+            self._current = (failed + 1) % len(self._endpoints)
+
+    def _key(self, key: str) -> bytes:
+        return (self._root + key).encode()
+
+    def _key_value(self, kv: etcd_kv_pb2.KeyValue) -> KeyValue:
+        return KeyValue(self._text(kv.key), kv.value, kv.mod_revision, kv.create_revision, kv.lease)
+
+    def _event(self, event: etcd_kv_pb2.Event) -> Event:
+        kv = event.kv
+        if event.type == etcd_kv_pb2.Event.DELETE:
+            return Event(self._text(kv.key), None, kv.mod_revision)
+        return Event(self._text(kv.key), kv.value, kv.mod_revision, kv.create_revision)
+
+    def _text(self, key: bytes) -> str:
+        return key.decode(errors="replace")[len(self._root) :]
+
+    def _compare(self, compare: Compare) -> etcd_rpc_pb2.Compare:
+        return etcd_rpc_pb2.Compare(
+            key=self._key(compare.key),
+            target=etcd_rpc_pb2.Compare.MOD,
+            result=etcd_rpc_pb2.Compare.EQUAL,
+            mod_revision=compare.mod_revision,
+        )
+
+    def _operation(self, operation: Put | Delete) -> etcd_rpc_pb2.RequestOp:
+        if isinstance(operation, Delete):
+            return etcd_rpc_pb2.RequestOp(
+                request_delete_range=etcd_rpc_pb2.DeleteRangeRequest(key=self._key(operation.key))
+            )
+        return etcd_rpc_pb2.RequestOp(
+            request_put=etcd_rpc_pb2.PutRequest(
+                key=self._key(operation.key), value=operation.value, lease=operation.lease
+            )
+        )
+
+
+def _prefix_end(prefix: bytes) -> bytes:
+    """The first key after all keys with this prefix."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\0"
+
+
+def _translate(error: AioRpcError, where: str) -> StoreError:
+    code, details = error.code(), error.details() or ""
+    text = f"etcd at {where}: {code.name}: {details}"
+    if code is StatusCode.OUT_OF_RANGE:
+        return HistoryLostError(text)
+    if code is StatusCode.NOT_FOUND and "lease" in details:
+        return LeaseLostError(text)
+    if code in AUTH_CODES or "authentication failed" in details or "user name is empty" in details:
+        return StoreAuthError(text)
+    if code in AWAY_CODES:
+        return StoreUnavailableError(text)
+    return StoreError(text)

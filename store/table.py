@@ -1,0 +1,212 @@
+"""A prefix of the store as a local, typed table that follows every change.
+
+A write of our own shows in the table when the call returns; what the watch tells later about it is recognised
+by its revision. Values that cannot be decoded are logged with their key and left out, but their revision is
+known, so they can be overwritten.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+import structlog
+
+from store.base import Compare, Delete, KeyValue, Put, Store
+from store.errors import CorruptRecordError, HistoryLostError, StoreError, StoreUnavailableError
+from store.records import Codec, Unknown
+
+T = TypeVar("T")
+RETRY_SECONDS = 1.0
+"""Pause before an unreadable range is read again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Entry(NamedTuple, Generic[T]):
+    """One row."""
+
+    value: T
+    mod_revision: int
+    create_revision: int
+    unknown: Unknown | None = None
+
+
+Listener = Callable[[str, Entry[T] | None, Entry[T] | None], None]
+"""Called with (id, row before, row now) on the event loop, after the table shows the change."""
+
+
+class Table(Generic[T]):
+    """A mirror of one prefix. Call `start` once, then run `follow` as a task; read and write at any time."""
+
+    def __init__(self, store: Store, prefix: str, codec: Codec[T]) -> None:
+        self.prefix = prefix
+        self._store = store
+        self._codec = codec
+        self._rows: dict[str, Entry[T]] = {}
+        self._corrupt: dict[str, int] = {}
+        self._buried: dict[str, int] = {}
+        self._revision = 0
+        self._listeners: list[Listener[T]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._rows
+
+    def get(self, id_: str) -> Entry[T] | None:
+        """The row as last seen."""
+        return self._rows.get(id_)
+
+    def items(self) -> Iterator[tuple[str, Entry[T]]]:
+        """All rows; do not change the table while iterating."""
+        return iter(self._rows.items())
+
+    def subscribe(self, listener: Listener[T]) -> None:
+        """Calls the listener for every change from now on; `start` reports what it finds as changes."""
+        self._listeners.append(listener)
+
+    def key(self, id_: str) -> str:
+        """The store's key of a row."""
+        return self.prefix + id_
+
+    async def start(self) -> None:
+        """Reads the range. Raises StoreError where the store does not answer."""
+        snapshot = await self._store.range(self.prefix, keys_only=self._codec.keys_only)
+        seen = {kv.key[len(self.prefix) :] for kv in snapshot.items}
+        self._revision = snapshot.revision
+        self._buried.clear()
+        for id_ in [id_ for id_ in (*self._rows, *self._corrupt) if id_ not in seen]:
+            self._remove(id_, snapshot.revision)
+        for kv in snapshot.items:
+            self._observe(kv)
+
+    async def follow(self) -> None:
+        """Applies changes until cancelled; reads the range again where changes may have been missed."""
+        while True:
+            try:
+                async for events in self._store.watch(self.prefix, revision=self._revision):
+                    for event in events.events:
+                        if event.value is None:
+                            self._remove(event.key[len(self.prefix) :], event.mod_revision)
+                        else:
+                            self._observe(
+                                KeyValue(event.key, event.value, event.mod_revision, event.create_revision)
+                            )
+                    self._passed(events.revision)
+            except HistoryLostError as error:
+                log.info("store history lost, reading again", prefix=self.prefix, error=str(error))
+                await self._restart()
+            except StoreError as error:
+                log.warning("store watch failed", prefix=self.prefix, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def fetch(self, id_: str) -> Entry[T] | None:
+        """Reads one row from the store itself, and mirrors it."""
+        kv = await self._store.get(self.key(id_))
+        if kv is None:
+            self._remove(id_, self._revision)
+        else:
+            self._observe(kv)
+        return self._rows.get(id_)
+
+    def revision_of(self, id_: str) -> int:
+        """What a comparison must expect of this row: 0 where it does not exist; a corrupt row has one too."""
+        row = self._rows.get(id_)
+        return row.mod_revision if row is not None else self._corrupt.get(id_, 0)
+
+    def compare(self, id_: str) -> Compare:
+        """Holds while the row is as the table shows it."""
+        return Compare(self.key(id_), self.revision_of(id_))
+
+    def put(self, id_: str, value: T, *, lease: int = 0) -> Put:
+        """An operation that writes the row, keeping members we do not know."""
+        row = self._rows.get(id_)
+        return Put(self.key(id_), self._codec.encode(value, row.unknown if row else None), lease)
+
+    def delete(self, id_: str) -> Delete:
+        """An operation that removes the row."""
+        return Delete(self.key(id_))
+
+    def adopt(self, operation: Put | Delete, revision: int) -> None:
+        """Shows an operation of ours that the store applied at this revision."""
+        id_ = operation.key[len(self.prefix) :]
+        if isinstance(operation, Delete):
+            self._remove(id_, revision)
+            return
+        row = self._rows.get(id_)
+        self._observe(
+            KeyValue(operation.key, operation.value, revision, row.create_revision if row else revision)
+        )
+
+    def learn(self, current: Mapping[str, KeyValue | None], revision: int) -> None:
+        """Shows what a failed transaction found."""
+        for key, kv in current.items():
+            if not key.startswith(self.prefix):
+                continue
+            if kv is None:
+                self._remove(key[len(self.prefix) :], revision)
+            else:
+                self._observe(kv)
+
+    async def write(self, id_: str, value: T | None, *, lease: int = 0) -> bool:
+        """Writes (or with None removes) one row if it is still as the table shows it.
+
+        Returns False where it was not; the table then shows the newer row.
+        """
+        operation = self.delete(id_) if value is None else self.put(id_, value, lease=lease)
+        result = await self._store.txn([self.compare(id_)], [operation])
+        if result.succeeded:
+            self.adopt(operation, result.revision)
+        else:
+            self.learn(result.current, result.revision)
+        return result.succeeded
+
+    async def _restart(self) -> None:
+        while True:
+            try:
+                await self.start()
+            except (StoreUnavailableError, HistoryLostError) as error:
+                log.warning("store range unreadable", prefix=self.prefix, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _observe(self, kv: KeyValue) -> None:
+        id_ = kv.key[len(self.prefix) :]
+        if kv.mod_revision <= max(self.revision_of(id_), self._buried.get(id_, 0)):
+            return
+        before = self._rows.get(id_)
+        try:
+            value, unknown = self._codec.decode(kv.value)
+        except CorruptRecordError as error:
+            log.error(  # noqa: TRY400 - the trace says nothing
+                "corrupt record skipped", key=kv.key, revision=kv.mod_revision, error=str(error)
+            )
+            self._rows.pop(id_, None)
+            self._corrupt[id_] = kv.mod_revision
+            self._tell(id_, before, None)
+            return
+        self._corrupt.pop(id_, None)
+        row = self._rows[id_] = Entry(value, kv.mod_revision, kv.create_revision, unknown)
+        self._tell(id_, before, row)
+
+    def _remove(self, id_: str, revision: int) -> None:
+        if revision < self.revision_of(id_):
+            return
+        if revision > self._revision:
+            self._buried[id_] = revision
+        self._corrupt.pop(id_, None)
+        before = self._rows.pop(id_, None)
+        self._tell(id_, before, None)
+
+    def _passed(self, revision: int) -> None:
+        self._revision = max(self._revision, revision)
+        if self._buried:
+            self._buried = {id_: at for id_, at in self._buried.items() if at > self._revision}
+
+    def _tell(self, id_: str, before: Entry[T] | None, now: Entry[T] | None) -> None:
+        if before is None and now is None:
+            return
+        for listener in self._listeners:
+            listener(id_, before, now)
