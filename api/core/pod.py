@@ -211,6 +211,8 @@ class EmptyDirVolumeSource(Model):
 class PersistentVolumeClaimVolumeSource(Model):
     """A claim of the same namespace. `readOnly` is written only where given."""
 
+    OPENAPI = _CORE + "PersistentVolumeClaimVolumeSource"
+
     claim_name: str
     read_only: bool | None = None
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from api.core.pod import PersistentVolumeClaimVolumeSource
-from api.meta import KubeObject, Model
+from api.meta import JSON, KubeObject, Model
 from api.resource import Resource
 from api.states import FailureReason, ModelState, TransitionStatus
 
@@ -102,10 +102,22 @@ class FailureInfo(Model):
     """When it happened."""
 
 
+_INITIAL_STATUS: JSON = {
+    "activeModelState": "Pending",
+    "available": False,
+    "failedCopies": 0,
+    "targetModelState": "",
+    "totalCopies": 0,
+    "transitionStatus": "UpToDate",
+}
+
+
 class PredictorStatus(Model):
     """The model as it is served."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"required": sorted(_INITIAL_STATUS)}
+    )
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset(
         {
@@ -146,4 +158,6 @@ class Predictor(KubeObject):
     RESOURCE: ClassVar[Resource] = PREDICTOR
 
     spec: PredictorSpec
-    status: PredictorStatus = Field(default_factory=PredictorStatus)
+    status: PredictorStatus = Field(
+        default_factory=PredictorStatus, json_schema_extra={"default": _INITIAL_STATUS}
+    )

@@ -47,7 +47,7 @@ class ModelFormat(Model):
 
 
 class FrameworkSpec(Container):
-    """A model whose format is the block's name, and overrides of the server's container, which ModelMesh ignores."""
+    """A model whose format is the block's name, and overrides of the container, which ModelMesh ignores."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 

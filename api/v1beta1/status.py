@@ -72,7 +72,7 @@ class FailureInfo(Model):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    reason: FailureReason | Literal["RuntimeDisabled"] | None = None
+    reason: Literal[FailureReason, "RuntimeDisabled"] | None = None
     """Kind of failure."""
     message: str | None = None
     """What happened."""
@@ -89,7 +89,9 @@ class FailureInfo(Model):
 class ModelStates(Model):
     """States of the model that is served and of the one that shall replace it."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"required": ["activeModelState"]}
+    )
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset({"active_model_state"})
 
@@ -102,7 +104,7 @@ class ModelStates(Model):
 class ModelCopies(Model):
     """How many copies of the model there are."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"required": ["failedCopies"]})
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset({"failed_copies"})
 
@@ -115,12 +117,14 @@ class ModelCopies(Model):
 class ModelStatus(Model):
     """The model as it is served."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"required": ["transitionStatus"]}
+    )
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset({"transition_status"})
 
     transition_status: Annotated[
-        TransitionStatus | Literal[""], Field(json_schema_extra={"default": "UpToDate"})
+        Literal["", TransitionStatus], Field(json_schema_extra={"default": "UpToDate"})
     ] = "UpToDate"
     """How far the declared model has replaced the served one."""
     states: ModelStates | None = None
@@ -134,7 +138,9 @@ class ModelStatus(Model):
 class InferenceServiceStatus(Model):
     """The service as it is."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
 
     url: str | None = None
     """Main address, while the service is available."""

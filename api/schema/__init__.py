@@ -1,0 +1,124 @@
+"""Kubernetes' own definitions of pods and their parts, as structural schemas for our CRDs.
+
+`kubernetes.json` holds the definitions that `api.crd` needs, taken without their prose from the OpenAPI document of
+Kubernetes (`api/openapi-spec/swagger.json` of the version it names; Apache License 2.0, Copyright The Kubernetes
+Authors). `python -m api.schema SWAGGER VERSION` takes them anew.
+
+Where a CRD must say things otherwise than OpenAPI does:
+
+- quantities and int-or-string values carry the extension that the API server knows them by;
+- the metadata of a claim template is the part of ObjectMeta that a template may set;
+- a list keyed by name stays so only where Kubernetes refuses duplicates in a pod (`env`, `hostAliases`
+  and `imagePullSecrets` allow them, and so did the original CRDs), and its keys are required or have a default.
+"""
+
+import functools
+import json
+from importlib.resources import files
+from typing import Any
+
+JSON = dict[str, Any]
+
+CORE = "io.k8s.api.core.v1."
+_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+ROOTS = (CORE + "PodSpec",)
+"""Definitions that `kubernetes.json` holds, with all they refer to."""
+
+_NUMBER = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+QUANTITY_PATTERN = rf"^(\+|-)?{_NUMBER}(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?{_NUMBER}))?$"
+"""Syntax of a quantity, by the grammar in Kubernetes' documentation of the type."""
+
+_ANY_OF = [{"type": "integer"}, {"type": "string"}]
+_SPECIAL: dict[str, JSON] = {
+    _INT_OR_STRING: {"anyOf": _ANY_OF, "x-kubernetes-int-or-string": True},
+    _QUANTITY: {"anyOf": _ANY_OF, "pattern": QUANTITY_PATTERN, "x-kubernetes-int-or-string": True},
+    _OBJECT_META: {
+        "type": "object",
+        "properties": {
+            "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+            "finalizers": {"type": "array", "items": {"type": "string"}},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "name": {"type": "string"},
+            "namespace": {"type": "string"},
+        },
+    },
+}
+_DUPLICATES_ALLOWED = {"env", "hostAliases", "imagePullSecrets"}
+_KEY_DEFAULTS = {"protocol": "TCP"}
+_KEPT = {"type", "format", "required", "properties", "items", "additionalProperties", "x-kubernetes-map-type"}
+
+
+def extract(swagger: JSON, version: str) -> JSON:
+    """The content of `kubernetes.json`: `ROOTS` and all they refer to, without prose."""
+    definitions: JSON = {}
+    pending = list(ROOTS)
+    while pending:
+        name = pending.pop()
+        if name not in definitions and name not in _SPECIAL:
+            definitions[name] = _without_prose(swagger["definitions"][name])
+            pending.extend(_references(definitions[name]))
+    return {
+        "origin": f"https://github.com/kubernetes/kubernetes {version} api/openapi-spec/swagger.json",
+        "license": "Apache-2.0, Copyright The Kubernetes Authors",
+        "definitions": dict(sorted(definitions.items())),
+    }
+
+
+def _without_prose(schema: JSON) -> JSON:
+    out = {key: value for key, value in schema.items() if key != "description"}
+    if "properties" in out:
+        out["properties"] = {name: _without_prose(value) for name, value in out["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if key in out:
+            out[key] = _without_prose(out[key])
+    return out
+
+
+def _references(schema: JSON) -> list[str]:
+    if "$ref" in schema:
+        return [schema["$ref"].rpartition("/")[2]]
+    parts = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return [name for part in parts if part for name in _references(part)]
+
+
+@functools.cache
+def _definitions() -> JSON:
+    document: JSON = json.loads(files(__name__).joinpath("kubernetes.json").read_text())
+    definitions: JSON = document["definitions"]
+    return definitions
+
+
+def structural(name: str) -> JSON:
+    """One of Kubernetes' definitions as a structural schema with everything it refers to in place.
+
+    Raises:
+        KeyError: `kubernetes.json` does not hold the definition; add it to `ROOTS`.
+    """
+    return _structural(_definitions()[name])
+
+
+def _structural(schema: JSON) -> JSON:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return dict(_SPECIAL[name]) if name in _SPECIAL else structural(name)
+    out = {key: value for key, value in schema.items() if key in _KEPT}
+    if "properties" in out:
+        out["properties"] = {name: _property(name, value) for name, value in out["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if key in out:
+            out[key] = _structural(out[key])
+    return out
+
+
+def _property(name: str, schema: JSON) -> JSON:
+    out = _structural(schema)
+    if schema.get("x-kubernetes-list-type") == "map" and name not in _DUPLICATES_ALLOWED:
+        keys = schema["x-kubernetes-list-map-keys"]
+        out |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
+        item = out["items"]
+        for key in set(keys) - set(item.get("required", ())):
+            item["properties"][key]["default"] = _KEY_DEFAULTS[key]
+    return out
