@@ -1,8 +1,8 @@
 """The base of every Kubernetes object here: camelCase on the wire, snake_case in Python, nothing lost.
 
 Fields we read are typed; fields we do not know are kept and written back, so an object that passes through
-us keeps what newer clients or other controllers put there. Types are strict: a string where a number belongs is
-an error that names the field.
+us keeps what newer clients or other controllers put there. Types are strict: a string where a number
+belongs is an error that names the field.
 """
 
 from typing import Any, ClassVar, Self

@@ -1,15 +1,16 @@
 """Kubernetes' own definitions of pods and their parts, as structural schemas for our CRDs.
 
-`kubernetes.json` holds the definitions that `api.crd` needs, taken without their prose from the OpenAPI document of
-Kubernetes (`api/openapi-spec/swagger.json` of the version it names; Apache License 2.0, Copyright The Kubernetes
-Authors). `python -m api.schema SWAGGER VERSION` takes them anew.
+`kubernetes.json` holds the definitions that `api.crd` needs, taken without their prose from the OpenAPI
+document of Kubernetes (`api/openapi-spec/swagger.json` of the version it names; Apache License 2.0,
+Copyright The Kubernetes Authors). `python -m api.schema SWAGGER VERSION` takes them anew.
 
 Where a CRD must say things otherwise than OpenAPI does:
 
 - quantities and int-or-string values carry the extension that the API server knows them by;
 - the metadata of a claim template is the part of ObjectMeta that a template may set;
-- a list keyed by name stays so only where Kubernetes refuses duplicates in a pod (`env`, `hostAliases`
-  and `imagePullSecrets` allow them, and so did the original CRDs), and its keys are required or have a default.
+- a list keyed by name stays so only where Kubernetes refuses duplicates in a pod (`env`, `hostAliases` and
+  `imagePullSecrets` allow them, and so did the original CRDs), and its keys are required or have a
+  default.
 """
 
 import functools

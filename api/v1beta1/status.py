@@ -104,7 +104,10 @@ class ModelStates(Model):
 class ModelCopies(Model):
     """How many copies of the model there are."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"required": ["failedCopies"]})
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_extra={"required": ["failedCopies"]},
+    )
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset({"failed_copies"})
 
