@@ -301,11 +301,7 @@ async def load_client(
     """
     paths = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG", "")
     in_cluster = not paths and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
-    source = (
-        "the pod's service account"
-        if in_cluster
-        else paths or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
-    )
+    source = "the pod's service account" if in_cluster else paths or "~/.kube/config"
 
     async def load(configuration: Configuration) -> None:
         if in_cluster:
