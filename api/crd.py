@@ -90,6 +90,10 @@ _OPEN: dict[type[Model], frozenset[str]] = {
 }
 
 
+_FILLED_IN_BY_KSERVE = {"hostAliases": "ip", "httpGet": "port", "os": "name", "tcpSocket": "port"}
+"""Fields that Kubernetes requires in a pod and KServe's InferenceService lets out."""
+
+
 class _Schema(GenerateJsonSchema):
     """Pydantic's JSON schema, in the words that a CRD knows."""
 
@@ -144,10 +148,23 @@ def _resolve(schema: JSON, definitions: JSON) -> JSON:
     return out
 
 
+def _as_kserve(node: JSON) -> None:
+    for name, part in node.get("properties", {}).items():
+        owner = part.get("items", part)
+        if owner.get("required") == [_FILLED_IN_BY_KSERVE.get(name)]:
+            del owner["required"]
+        _as_kserve(part)
+    for key in ("items", "additionalProperties"):
+        if key in node:
+            _as_kserve(node[key])
+
+
 def schema(cls: type[KubeObject]) -> JSON:
     """The structural schema of a kind."""
     raw = cls.model_json_schema(by_alias=True, schema_generator=_Schema)
     out = _resolve({key: value for key, value in raw.items() if key != "$defs"}, raw["$defs"])
+    if cls is InferenceService:
+        _as_kserve(out)
     properties = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},

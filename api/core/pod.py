@@ -100,7 +100,7 @@ class ExecAction(Model):
 class HTTPGetAction(Model):
     """An HTTP GET against the pod."""
 
-    port: IntOrString
+    port: IntOrString | None = None
     path: str | None = None
     host: str | None = None
     scheme: str | None = None
@@ -110,7 +110,7 @@ class HTTPGetAction(Model):
 class TCPSocketAction(Model):
     """A TCP connection to the pod."""
 
-    port: IntOrString
+    port: IntOrString | None = None
     host: str | None = None
 
 

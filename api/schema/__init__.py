@@ -10,7 +10,8 @@ Where a CRD must say things otherwise than OpenAPI does:
 - the metadata of a claim template is the part of ObjectMeta that a template may set;
 - a list keyed by name stays so only where Kubernetes refuses duplicates in a pod (`env`, `hostAliases` and
   `imagePullSecrets` allow them, and so did the original CRDs), and its keys are required or have a
-  default.
+  default;
+- fields of Kubernetes 1.28 which the original CRDs accept and later versions dropped are still accepted.
 """
 
 import functools
@@ -45,6 +46,21 @@ _SPECIAL: dict[str, JSON] = {
             "name": {"type": "string"},
             "namespace": {"type": "string"},
         },
+    },
+}
+_STRING: JSON = {"type": "string"}
+_OLDER_FIELDS: dict[str, JSON] = {
+    CORE + "PodResourceClaim": {
+        "source": {
+            "type": "object",
+            "properties": {"resourceClaimName": _STRING, "resourceClaimTemplateName": _STRING},
+        }
+    },
+    CORE + "VolumeResourceRequirements": {
+        "claims": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"name": _STRING}, "required": ["name"]},
+        }
     },
 }
 _DUPLICATES_ALLOWED = {"env", "hostAliases", "imagePullSecrets"}
@@ -98,7 +114,10 @@ def structural(name: str) -> JSON:
     Raises:
         KeyError: `kubernetes.json` does not hold the definition; add it to `ROOTS`.
     """
-    return _structural(_definitions()[name])
+    out = _structural(_definitions()[name])
+    if name in _OLDER_FIELDS:
+        out["properties"] |= _OLDER_FIELDS[name]
+    return out
 
 
 def _structural(schema: JSON) -> JSON:
