@@ -79,7 +79,7 @@ format: setup ## Format the code
 generate: setup ## Generate protobuf modules, CRDs and reference pages
 	@PATH="$$PWD/.venv/bin:$$PATH" hack/generate-protos
 	$(RUN) python -m api.crd
-	$(RUN) python hack/generate-reference.py
+	$(RUN) python hack/generate_reference.py
 
 .PHONY: verify
 verify: generate ## Generate everything again and fail where the result differs from what is committed

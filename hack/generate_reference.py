@@ -1,0 +1,81 @@
+"""Generates docs/reference/resources.md from the CRDs: every field of ours with type, values and meaning.
+
+Fields without a description are Kubernetes' own (containers, volumes, affinity), and documented there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+HEAD = """# Resources
+
+Generated from the custom resource definitions in `config/crd` (`make generate`). Fields of containers, volumes
+and other parts of a pod are those of Kubernetes; `kubectl explain --recursive` lists them.
+"""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if kind == "object" and "additionalProperties" in schema:
+        return f"map of {_type(schema['additionalProperties'])}"
+    return str(kind)
+
+
+def _rows(schema: dict[str, Any], path: str) -> list[str]:
+    required = set(schema.get("required", ()))
+    rows = []
+    for name, field in schema.get("properties", {}).items():
+        if "description" not in field:
+            continue
+        notes = [field["description"]]
+        if "enum" in field:
+            notes.append(
+                "One of " + ", ".join(f"`{value!r}`".replace("'", '"') for value in field["enum"]) + "."
+            )
+        if name in required:
+            notes.append("Required.")
+        inner = field.get("items", field) if field.get("type") == "array" else field
+        here = f"{path}{name}{'[]' if inner is not field else ''}"
+        rows.append(f"| `{here}` | {_type(field)} | {' '.join(notes).replace('|', '&#124;')} |")
+        rows += _rows(inner, f"{here}.")
+    return rows
+
+
+def page(definitions: list[dict[str, Any]]) -> str:
+    """Returns the page as Markdown, one section for each kind."""
+    sections = [HEAD]
+    for definition in definitions:
+        spec = definition["spec"]
+        (version,) = spec["versions"]
+        names = spec["names"]
+        called = ", ".join(f"`{name}`" for name in (names["plural"], *names.get("shortNames", ())))
+        schema = version["schema"]["openAPIV3Schema"]["properties"]
+        columns = ", ".join(column["name"] for column in version["additionalPrinterColumns"])
+        sections += [
+            f"## {names['kind']}\n",
+            f"`{spec['group']}/{version['name']}`, {spec['scope'].lower()}; kubectl knows it as {called}.",
+            f"`kubectl get` prints NAME, {columns}.\n",
+        ]
+        if names["kind"] == "ClusterServingRuntime":
+            sections.append("The fields are those of ServingRuntime.\n")
+            continue
+        for part in ("spec", "status"):
+            if rows := _rows(schema.get(part, {}), f"{part}."):
+                sections += ["| field | type | meaning |", "|---|---|---|", *rows, ""]
+    return "\n".join(sections).rstrip() + "\n"
+
+
+def main() -> None:
+    """Writes the page."""
+    files = sorted((ROOT / "config/crd").glob("serving.kserve.io_*.yaml"))
+    loaded = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in files]
+    target = ROOT / "docs/reference/resources.md"
+    target.write_text(page(loaded))
+
+
+if __name__ == "__main__":
+    main()
