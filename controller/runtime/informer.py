@@ -55,12 +55,6 @@ class Lister(Generic[T]):
         """Return one object, or None."""
         return self._objects.get(namespace, {}).get(name)
 
-    def list(self, namespace: str | None = None) -> list[T]:
-        """Return the objects of one namespace (empty: the cluster-scoped ones), or all."""
-        if namespace is not None:
-            return [*self._objects.get(namespace, {}).values()]
-        return [obj for objects in self._objects.values() for obj in objects.values()]
-
     def by_index(self, index: str, key: str) -> list[T]:
         """Return the objects that the index function named `index` put under `key`.
 
@@ -69,6 +63,12 @@ class Lister(Generic[T]):
         """
         found = (self.get(name, namespace) for namespace, name in sorted(self._indexes[index].find(key)))
         return [obj for obj in found if obj is not None]
+
+    def list(self, namespace: str | None = None) -> list[T]:
+        """Return the objects of one namespace (empty: the cluster-scoped ones), or all."""
+        if namespace is not None:
+            return [*self._objects.get(namespace, {}).values()]
+        return [obj for objects in self._objects.values() for obj in objects.values()]
 
 
 class Informer(Lister[T]):

@@ -1,0 +1,138 @@
+"""Runs the controllers of a process over one client and one cache, and stops them in order.
+
+Start: the cache and the added tasks, then, when the cache has seen a whole list of everything, the
+controllers. Stop (`stop`, or cancelling `run`): no new reconciles; those under way get a grace period to
+finish, so that no half-done change is left for the next start to find; then everything is cancelled.
+
+A task or controller that ends with an exception ends the manager with it: a process that does half its work
+is worse than one that is restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from controller.runtime.cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from api.meta import KubeObject
+    from controller.runtime.client import JSON, Client
+    from controller.runtime.controller import Controller
+
+_log = structlog.get_logger(__name__)
+
+STOP_GRACE = 20.0
+"""Seconds; below the 30 s that a pod has to terminate by default."""
+
+
+class Manager:
+    """Owns the cache and runs everything.
+
+    Args:
+        client: the API server.
+        namespaces: where to watch namespaced types; None is everywhere.
+        on_unparsable: called with the type, the raw object and the error when one does not parse.
+        stop_grace: seconds that running reconciles get to finish when stopping.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        namespaces: Sequence[str] | None = None,
+        on_unparsable: Callable[[type[KubeObject], JSON, ValueError], None] | None = None,
+        stop_grace: float = STOP_GRACE,
+    ) -> None:
+        self.client = client
+        self.cache = Cache(client, namespaces=namespaces, on_unparsable=on_unparsable)
+        self._stop_grace = stop_grace
+        self._controllers: list[Controller] = []
+        self._tasks: list[Callable[[], Awaitable[None]]] = []
+        self._started = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def add_controller(self, controller: Controller) -> None:
+        """Run `controller`; `Controller.register` calls it.
+
+        Raises:
+            ValueError: the name is taken, or the manager runs already.
+        """
+        if any(other.name == controller.name for other in self._controllers):
+            raise ValueError(f"there is a controller named {controller.name} already")
+        if self._started.is_set():
+            raise ValueError(f"register controller {controller.name} before the manager runs")
+        controller.bind(self.cache)
+        self._controllers.append(controller)
+
+    def add_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run `task()` beside the controllers, from the start, and cancel it at the end.
+
+        It may return early. One that reads the cache waits for `cache.wait_synced` first.
+        """
+        self._tasks.append(task)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the controllers are reconciling."""
+        return self._started.is_set() and not self._stopping.is_set()
+
+    async def wait_ready(self) -> None:
+        """Return when the controllers are reconciling."""
+        await self._started.wait()
+
+    def stop(self) -> None:
+        """Stop in order; `run` returns when that is done."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until `stop` or cancellation.
+
+        Raises:
+            ExceptionGroup: what a task or a controller ended with.
+        """
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self.cache.run())]
+            background += [group.create_task(_run(task)) for task in self._tasks]
+            controllers: list[asyncio.Task[None]] = []
+            try:
+                await self._until_stopping(self.cache.wait_synced())
+                _log.info(
+                    "caches are synced", controllers=[controller.name for controller in self._controllers]
+                )
+                controllers = [group.create_task(controller.run()) for controller in self._controllers]
+                self._started.set()
+                await self._stopping.wait()
+            finally:
+                await self._drain(controllers)
+            for task in background:
+                task.cancel()
+
+    async def _until_stopping(self, awaitable: Awaitable[None]) -> None:
+        """Wait for `awaitable` or the stop, whichever comes first."""
+        waits = [asyncio.ensure_future(awaitable), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _drain(self, controllers: Sequence[asyncio.Task[None]]) -> None:
+        """Let running reconciles finish, for a while."""
+        self._stopping.set()
+        for controller in self._controllers:
+            controller.stop()
+        if not controllers:
+            return
+        _, pending = await asyncio.wait(controllers, timeout=self._stop_grace)
+        for task in pending:
+            _log.warning("reconciles did not finish in time; cancelling them", seconds=self._stop_grace)
+            task.cancel()
+
+
+async def _run(task: Callable[[], Awaitable[None]]) -> None:
+    await task()
