@@ -1,7 +1,7 @@
 """Modelmesh in local mode against its own MLServer called directly.
 
-Measures throughput, latency, memory and the time of the quickstart. Direct calls and calls through the mesh take
-turns, and the ratio is the median over the pairs: a machine whose speed drifts does not decide the result.
+Throughput, latency, memory and the time of the quickstart. Direct calls and calls through the mesh take
+turns, and the ratio is the median over the pairs: a machine whose speed drifts does not decide it.
 """
 
 import json

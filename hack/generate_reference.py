@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 HEAD = """# Resources
 
-Generated from the custom resource definitions in `config/crd` (`make generate`). Fields of containers, volumes
+Generated from the CRDs in `config/crd` (`make generate`). Fields of containers, volumes
 and other parts of a pod are those of Kubernetes; `kubectl explain --recursive` lists them.
 """
 

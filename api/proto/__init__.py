@@ -1,1 +1,1 @@
-"""api/proto"""
+"""Protocol files shared by controller, mesh and adapters, and the modules generated from them."""

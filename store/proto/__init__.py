@@ -1,1 +1,1 @@
-"""Messages and services of etcd's v3 API."""
+"""etcd's protocol files and the modules generated from them."""
