@@ -252,11 +252,10 @@ def files() -> Iterator[tuple[str, str]]:
         )
 
 
-def outdated(folder: Path = CRD_DIR) -> list[str]:
-    """Names of files that differ from what the types say."""
-    return [
-        name for name, text in files() if not (folder / name).is_file() or (folder / name).read_text() != text
-    ]
+def outdated() -> list[str]:
+    """Names of the files that differ from what the types say."""
+    on_disk = {path.name: path.read_text() for path in CRD_DIR.glob("*.yaml")}
+    return [name for name, text in files() if on_disk.get(name) != text]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -71,8 +71,8 @@ class Model(BaseModel):
             if value is None or (name not in given and value == field.get_default(call_default_factory=True)):
                 continue
             out[field.alias or name] = _plain(value)
-        if self.__pydantic_extra__:
-            out.update(self.__pydantic_extra__)
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            out[name] = _plain(value)
         return out
 
 

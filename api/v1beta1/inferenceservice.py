@@ -80,15 +80,25 @@ class PredictorSpec(ComponentSpec):
     model: ModelSpec | None = None
     """A model of any format."""
     sklearn: FrameworkSpec | None = None
+    """A scikit-learn model."""
     xgboost: FrameworkSpec | None = None
+    """An XGBoost model."""
     lightgbm: FrameworkSpec | None = None
+    """A LightGBM model."""
     tensorflow: FrameworkSpec | None = None
+    """A TensorFlow model."""
     onnx: FrameworkSpec | None = None
+    """An ONNX model."""
     pytorch: FrameworkSpec | None = None
+    """A PyTorch model."""
     triton: FrameworkSpec | None = None
+    """A Triton model."""
     pmml: FrameworkSpec | None = None
+    """A PMML model."""
     paddle: FrameworkSpec | None = None
+    """A PaddlePaddle model; KServe only."""
     huggingface: FrameworkSpec | None = None
+    """A Hugging Face model; KServe only."""
 
     def framework(self) -> tuple[str, FrameworkSpec] | None:
         """Name and content of the framework block that counts; None when ModelMesh reads none of them."""

@@ -29,23 +29,37 @@ class Condition(Model):
 
 
 class Address(Model):
-    """Where something listens."""
+    """Where something listens; KServe only."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str | None = None
+    """Name of the address."""
     url: str | None = None
+    """The address."""
     audience: str | None = None
+    """Audience of the tokens that callers need."""
     ca_certs: str | None = None
+    """Certificates that callers trust, as PEM."""
 
 
 class TrafficTarget(Model):
     """A revision's share of traffic; KServe only."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     configuration_name: str | None = None
+    """Configuration whose newest revision is meant."""
     latest_revision: bool | None = None
+    """Whether the newest revision is meant."""
     percent: Annotated[int, INT64] | None = None
+    """Share of traffic."""
     revision_name: str | None = None
+    """The revision."""
     tag: str | None = None
+    """Name in the revision's own address."""
     url: str | None = None
+    """The revision's own address."""
 
 
 class ComponentStatus(Model):
@@ -60,11 +74,17 @@ class ComponentStatus(Model):
     rest_url: str | None = None
     """Where to send REST requests."""
     address: Address | None = None
+    """Address inside the cluster; KServe only."""
     latest_created_revision: str | None = None
+    """Newest revision; KServe only."""
     latest_ready_revision: str | None = None
+    """Newest revision that is ready; KServe only."""
     latest_rolledout_revision: str | None = None
+    """Newest revision that had all traffic; KServe only."""
     previous_rolledout_revision: str | None = None
+    """The one before; KServe only."""
     traffic: list[TrafficTarget] = Field(default_factory=list)
+    """Traffic by revision; KServe only."""
 
 
 class FailureInfo(Model):
@@ -148,6 +168,7 @@ class InferenceServiceStatus(Model):
     url: str | None = None
     """Main address, while the service is available."""
     address: Address | None = None
+    """Address inside the cluster; KServe only."""
     components: dict[str, ComponentStatus] = Field(default_factory=dict)
     """Addresses by component; ModelMesh has the predictor only."""
     conditions: list[Condition] = Field(default_factory=list)
@@ -157,3 +178,4 @@ class InferenceServiceStatus(Model):
     observed_generation: Annotated[int, INT64] | None = None
     """Generation of the spec that this status is about."""
     annotations: dict[str, str] = Field(default_factory=dict)
+    """Notes of other controllers."""
