@@ -1,0 +1,129 @@
+"""The environment variables of an adapter, as the controller sets them, checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from adapters.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+_LARGEST_PORT = 65535
+# The mesh refuses a runtime that allows less time than this.
+_SHORTEST_LOAD_MS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an adapter is told about its pod. Sizes in bytes.
+
+    `capacity` is what models may use: the memory that the server's container requested, less a reserve for
+    the server itself. `per_model_concurrency` 0 sets no limit. `root` is the folder shared with the model
+    server.
+    """
+
+    bind_address: str
+    port: int
+    server_port: int
+    data_endpoint: str
+    capacity: int
+    loading_concurrency: int
+    load_timeout_ms: int
+    default_model_size: int
+    size_multiplier: float
+    server_version: str
+    per_model_concurrency: int
+    root: Path
+    storage_secret: Path
+    embedded_puller: bool
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], *, size_multiplier: float, server_port: int
+    ) -> Settings:
+        """Reads and checks all variables; the two arguments are the defaults that differ between servers.
+
+        Raises:
+            ConfigurationError: names every variable that is wrong and what it must be.
+        """
+        read = _Reader(environment)
+        memory = read.number("CONTAINER_MEM_REQ_BYTES", 0, least=0)
+        reserve = read.number("MEM_BUFFER_BYTES", 256 << 20, least=0)
+        if "CONTAINER_MEM_REQ_BYTES" not in environment:
+            read.problem(
+                "CONTAINER_MEM_REQ_BYTES is not set: give the bytes that the server's container requests"
+            )
+        elif memory <= reserve:
+            read.problem(
+                f"CONTAINER_MEM_REQ_BYTES ({memory}) must be more than MEM_BUFFER_BYTES ({reserve}), "
+                "or no memory is left for models",
+            )
+        runtime_port = read.number("RUNTIME_PORT", server_port, least=1, most=_LARGEST_PORT)
+        settings = cls(
+            bind_address=environment.get("MODELMESH_BIND_ADDRESS") or "127.0.0.1",
+            port=read.number("ADAPTER_PORT", 8085, least=1, most=_LARGEST_PORT),
+            server_port=runtime_port,
+            data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{runtime_port}",
+            capacity=memory - reserve,
+            loading_concurrency=read.number("LOADING_CONCURRENCY", 1, least=1),
+            load_timeout_ms=read.number("LOADTIME_TIMEOUT", 30_000, least=_SHORTEST_LOAD_MS),
+            default_model_size=read.number("DEFAULT_MODELSIZE", 1_000_000, least=1),
+            size_multiplier=read.factor("MODELSIZE_MULTIPLIER", size_multiplier),
+            server_version=environment.get("RUNTIME_VERSION", "v1"),
+            per_model_concurrency=read.number("LIMIT_PER_MODEL_CONCURRENCY", 0, least=0),
+            root=Path(environment.get("ROOT_MODEL_DIR") or "/models"),
+            storage_secret=Path(environment.get("STORAGE_CONFIG_DIR") or "/storage-config"),
+            embedded_puller=read.flag("USE_EMBEDDED_PULLER", default=False),
+        )
+        if read.problems:
+            raise ConfigurationError("; ".join(read.problems))
+        return settings
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Parses variables and remembers every problem, so that one start tells them all."""
+
+    environment: Mapping[str, str]
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+
+    def number(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
+        value = self._parsed(name, default, int, "a whole number")
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"{least} to {most}"
+            self.problem(f"{name} is {value} and must be {limits}")
+        return value
+
+    def factor(self, name: str, default: float) -> float:
+        value = self._parsed(name, default, float, "a number")
+        if not 0 < value < float("inf"):
+            self.problem(f"{name} is {value} and must be more than 0")
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self.environment.get(name)
+        if value is None:
+            return default
+        if value not in _TRUE | _FALSE:
+            self.problem(f'{name} is "{value}" and must be true or false')
+        return value in _TRUE
+
+    def _parsed(self, name: str, default: T, parse: Callable[[str], T], kind: str) -> T:
+        value = self.environment.get(name)
+        if value is None:
+            return default
+        try:
+            return parse(value)
+        except ValueError:
+            self.problem(f'{name} is "{value}" and must be {kind}')
+            return default

@@ -1,0 +1,183 @@
+"""The management SPI (`mmesh.ModelRuntime`) over the models of one server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+
+from adapters.errors import AdapterError
+from adapters.sdk.follow import State
+from adapters.sdk.models import LoadRequest, Models
+from api.proto.model_runtime_pb2 import (
+    LoadModelRequest,
+    LoadModelResponse,
+    ModelSizeRequest,
+    ModelSizeResponse,
+    PredictModelSizeRequest,
+    PredictModelSizeResponse,
+    RuntimeStatusRequest,
+    RuntimeStatusResponse,
+    UnloadModelRequest,
+    UnloadModelResponse,
+)
+from api.proto.model_runtime_pb2_grpc import ModelRuntimeServicer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from adapters.sdk.adapter import ServerAdapter
+    from adapters.sdk.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+SESSION_HEADER = "mm-session"
+# A status call waits this long for a server that is about to be ready, so that a start costs no further poll.
+_STATUS_WAIT_S = 1.0
+# gRPC sends messages as a header, which has a limit; what a server prints may be longer.
+_LONGEST_MESSAGE = 4000
+
+
+class ModelRuntime(ModelRuntimeServicer):
+    """Answers the mesh.
+
+    A mesh process starts with a promise from here: nothing is loaded when it first hears READY. A process is
+    told apart by the metadata `mm-session`, a random id of its own, which is echoed; the original's mesh
+    sends none and is told apart by its connection. After the model server has died, a session hears STARTING
+    at least once, however fast the server came back, and then READY with nothing loaded.
+    """
+
+    def __init__(self, adapter: ServerAdapter, settings: Settings, models: Models) -> None:
+        self._adapter = adapter
+        self._settings = settings
+        self._models = models
+        self._session: str | None = None
+        self._named_session = False
+        self._told_epoch: int | None = None
+        self._restart: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Ends what runs behind the calls."""
+        if self._restart:
+            self._restart.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restart
+
+    async def loadModel(self, request: LoadModelRequest, context: Any) -> LoadModelResponse:  # noqa: N802
+        """Pulls and loads a model."""
+        size = await _answered(self._models.load(_load_request(request)), context)
+        return LoadModelResponse(sizeInBytes=size, maxConcurrency=self._settings.per_model_concurrency)
+
+    async def unloadModel(self, request: UnloadModelRequest, context: Any) -> UnloadModelResponse:  # noqa: N802
+        """Unloads a model and removes its files."""
+        # Once begun it is finished, also when the caller has left.
+        await _answered(asyncio.shield(self._models.unload(request.modelId)), context)
+        return UnloadModelResponse()
+
+    async def predictModelSize(  # noqa: N802
+        self, request: PredictModelSizeRequest, context: Any
+    ) -> PredictModelSizeResponse:
+        """Estimates a model's size from the sizes of its objects in the storage."""
+        size = await _answered(self._models.predict_size(_load_request(request)), context)
+        return PredictModelSizeResponse(sizeInBytes=size)
+
+    async def modelSize(self, request: ModelSizeRequest, context: Any) -> ModelSizeResponse:  # noqa: N802
+        """Tells the size of a loaded model."""
+        size = await _answered(self._models.size(request.modelId), context)
+        return ModelSizeResponse(sizeInBytes=size)
+
+    async def runtimeStatus(  # noqa: N802
+        self,
+        request: RuntimeStatusRequest,  # noqa: ARG002 - it has no fields
+        context: Any,
+    ) -> RuntimeStatusResponse:
+        """Tells whether models can be loaded, and the limits of the runtime."""
+        await self._admit(context)
+        state = await self._state()
+        if state is not State.READY:
+            return RuntimeStatusResponse(status=RuntimeStatusResponse.Status.Value(state.value))
+        settings = self._settings
+        response = RuntimeStatusResponse(
+            status=RuntimeStatusResponse.READY,
+            capacityInBytes=settings.capacity,
+            maxLoadingConcurrency=settings.loading_concurrency,
+            modelLoadingTimeoutMs=settings.load_timeout_ms,
+            defaultModelSizeInBytes=settings.default_model_size,
+            runtimeVersion=self._models.server.version or settings.server_version,
+            limitModelConcurrency=settings.per_model_concurrency > 0,
+        )
+        for method, path in self._adapter.methods.items():
+            response.methodInfos[method].idInjectionPath.extend(path)
+        return response
+
+    async def _admit(self, context: Any) -> None:
+        """Notices a mesh process that is new, and begins anew for it where an earlier one left models."""
+        metadata = dict(context.invocation_metadata() or ())
+        name = metadata.get(SESSION_HEADER)
+        if name:
+            await context.send_initial_metadata(((SESSION_HEADER, name),))
+        elif self._named_session:
+            return  # somebody who looks, beside a mesh that is known
+        session = name or context.peer()
+        if session == self._session:
+            return
+        log.info("new mesh session", session=session, before=self._session)
+        self._session, self._named_session, self._told_epoch = session, bool(name), None
+        if not self._models.pristine:
+            self._restart = asyncio.create_task(self._models.restart())
+
+    async def _state(self) -> State:
+        server = self._models.server
+        with contextlib.suppress(AdapterError, TimeoutError):
+            async with asyncio.timeout(_STATUS_WAIT_S):
+                if self._restart:
+                    await asyncio.shield(self._restart)
+                if server.state is State.STARTING:
+                    await server.ready(_STATUS_WAIT_S)
+        if self._restart and not self._restart.done():
+            return State.STARTING
+        if server.state is State.READY and self._told_epoch not in {None, server.epoch}:
+            # The server died and came back between two calls; the mesh must hear of it.
+            self._told_epoch = None
+            return State.STARTING
+        if server.state is State.READY:
+            self._told_epoch = server.epoch
+        elif self._told_epoch is not None:
+            self._told_epoch = None
+        return server.state
+
+
+def _load_request(request: LoadModelRequest | PredictModelSizeRequest) -> LoadRequest:
+    return LoadRequest(
+        id=request.modelId, label=request.modelType, path=request.modelPath, key=request.modelKey
+    )
+
+
+async def _answered(work: Awaitable[T], context: Any) -> T:
+    """Awaits the work of a call and ends the call with the right code where it fails."""
+    try:
+        return await work
+    except AdapterError as error:
+        await _refuse(context, error.status, str(error))
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INTERNAL
+        await _refuse(context, code, f"the adapter cannot use the model volume: {error}")
+    except Exception as error:
+        log.exception("call failed unexpectedly")
+        await _refuse(
+            context, grpc.StatusCode.INTERNAL, f"the adapter failed: {type(error).__name__}: {error}"
+        )
+
+
+async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]} …"
+    await context.abort(code, message)
+    raise AssertionError("abort returns never")
