@@ -5,6 +5,7 @@ us keeps what newer clients or other controllers put there. Types are strict: a 
 belongs is an error that names the field.
 """
 
+import functools
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,15 +66,24 @@ class Model(BaseModel):
     def dump(self) -> JSON:
         """The object as JSON values under wire names, without fields that are None or were never given."""
         given = self.__pydantic_fields_set__ | self.ALWAYS
+        values = self.__dict__
         out: JSON = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value is None or (name not in given and value == field.get_default(call_default_factory=True)):
-                continue
-            out[field.alias or name] = _plain(value)
+        for name, alias, default in _fields(type(self)):
+            value = values[name]
+            if value is not None and (name in given or value != default):
+                out[alias] = _plain(value)
         for name, value in (self.__pydantic_extra__ or {}).items():
             out[name] = _plain(value)
         return out
+
+
+@functools.cache
+def _fields(cls: type[Model]) -> tuple[tuple[str, str, Any], ...]:
+    """Name, wire name and default of each field; the defaults are for comparison only."""
+    return tuple(
+        (name, field.alias or name, field.get_default(call_default_factory=True))
+        for name, field in cls.model_fields.items()
+    )
 
 
 def _plain(value: Any) -> Any:
