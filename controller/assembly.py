@@ -1,0 +1,263 @@
+"""Puts the controllers together: what each works with, what it watches, and what wakes it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from api.core import ConfigMap, Deployment, Endpoints, Namespace, Secret, Service
+from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
+from controller import config, constraints
+from controller.configured import LiveConfiguration
+from controller.deployment.mesh import KVSTORE_PREFIX
+from controller.deployment.pod import SERVICE_LABEL
+from controller.mesh_client import MeshClients, ready_addresses
+from controller.model_id import Source
+from controller.model_kinds import INFERENCE_SERVICE, PREDICTOR, ModelKind
+from controller.reconcilers.configuration import ConfigurationReconciler
+from controller.reconcilers.predictor import ModelReconciler, Surroundings
+from controller.reconcilers.service import ServiceReconciler
+from controller.reconcilers.servingruntime import RuntimeReconciler
+from controller.registries import Registries
+from controller.runtime import informer
+from controller.runtime.controller import Controller
+from controller.runtime.events import EventRecorder
+from controller.runtime.predicate import annotations_changed, any_of, generation_changed
+from controller.runtime.reconcile import Request
+from controller.scope import Scope
+from controller.triggers import Registry
+from controller.wakes import ModelWakes, RuntimeWakes, addresses_changed, valid_models
+from store.connection import connect, parse_connection
+from store.errors import ConnectionConfigError
+from store.keys import Keyspace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from api.v1alpha1 import PredictorSpec
+    from controller.config import Configuration
+    from controller.environment import Environment
+    from controller.runtime.manager import Manager
+    from store.base import Store
+    from store.connection import EtcdConnection
+
+JSON = dict[str, Any]
+
+_log = structlog.get_logger(__name__)
+
+COMPONENT = "modelmesh-controller"
+_WORKERS = 8
+"""Models reconciled at the same time: each mostly waits for the mesh's answer."""
+_DEFAULT_ETCD_SECRET = "model-serving-etcd"  # noqa: S105 -- the name of an object
+
+_OF_A_MESH = informer.Scope(label_selector=SERVICE_LABEL)
+_CONSTRAINTS = informer.Scope(field_selector=f"metadata.name={constraints.NAME}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Which optional kinds there are to watch.
+
+    Attributes:
+        inference_services: the InferenceService CRD is there and may be read.
+        cluster_runtimes: the ClusterServingRuntime CRD is there and may be read.
+    """
+
+    inference_services: bool = True
+    cluster_runtimes: bool = True
+
+
+class Assembly:
+    """All controllers of one process, registered with a manager.
+
+    Args:
+        manager: runs them; its cache covers the served namespaces.
+        environment: what the process was told.
+        sources: which optional kinds there are.
+        initial: the ConfigMap of the configuration as the start finds it.
+        open_store: opens the registry's store.
+
+    Raises:
+        ConfigurationError: the configuration cannot be used.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        environment: Environment,
+        sources: Sources = Sources(),
+        initial: JSON | None = None,
+        open_store: Callable[[EtcdConnection], Awaitable[Store]] = connect,
+    ) -> None:
+        self._manager = manager
+        self._environment = environment
+        self._sources = sources
+        cache = manager.cache
+        own = environment.namespace
+        self._recorder = EventRecorder(manager.client, COMPONENT)
+        self._config_scope = informer.Scope((own,), field_selector=f"metadata.name={config.CONFIG_MAP}")
+        configurations = cache.informer(ConfigMap, self._config_scope)
+        self._live = LiveConfiguration(own, configurations, environment.defaults_file, initial)
+        self._namespaces = None if environment.namespace_scope else cache.lister(Namespace)
+        self._scope = Scope(own, self._namespaces)
+        self._kinds: list[ModelKind[Any]] = [PREDICTOR]
+        if sources.inference_services:
+            self._kinds.append(INFERENCE_SERVICE)
+        self._etcd_secret = _etcd_secret(self._live.current(), environment)
+        self._secrets = cache.informer(
+            Secret,
+            informer.Scope((own,), field_selector=f"metadata.name={self._etcd_secret}"),
+        )
+        self._endpoints = cache.lister(Endpoints)
+        self._meshes = MeshClients(self._addresses)
+        self._news: dict[Source, asyncio.Queue[Request]] = {source: asyncio.Queue() for source in Source}
+        self._registries = Registries(locate=self._registry, connect=open_store, wake=self._wake)
+        Controller(
+            "configuration", ConfigurationReconciler(self._live, configurations, self._recorder)
+        ).watches(ConfigMap, scope=self._config_scope).register(manager)
+        self._runtimes = self._register_runtimes()
+        self._register_services()
+        for kind in self._kinds:
+            self._register_models(kind)
+        self._secrets.add_handler(lambda _old, _new: self._registries.relocate())
+        configurations.add_handler(lambda _old, _new: self._registries.relocate())
+        manager.add_task(self._registries.run)
+
+    async def close(self) -> None:
+        """Closes the connections to the meshes."""
+        await self._meshes.close()
+
+    def _wake(self, source: Source, request: Request) -> None:
+        self._news[source].put_nowait(request)
+
+    def _addresses(self, namespace: str) -> list[str]:
+        configuration = self._live.current()
+        if configuration.model_mesh_endpoint:
+            return [configuration.model_mesh_endpoint]
+        found = self._endpoints.get(configuration.inference_service_name, namespace)
+        return ready_addresses(found, "grpc")
+
+    def _registry(self, namespace: str) -> Registry | None:
+        secret = self._secrets.get(self._etcd_secret, self._environment.namespace)
+        if secret is None:
+            return None
+        entries = {name: base64.b64decode(value) for name, value in secret.data.items()}
+        try:
+            connection = parse_connection(entries.get("etcd_connection", b""), entries)
+        except ConnectionConfigError as error:
+            _log.error("etcd Secret cannot be used", secret=secret.name, error=str(error))
+            return None
+        service = self._live.current().inference_service_name
+        keys = Keyspace(self._scope.root_prefix(namespace), service=service, kv_prefix=KVSTORE_PREFIX)
+        return Registry(connection, keys)
+
+    def _models(self, namespace: str) -> Iterator[PredictorSpec]:
+        for kind in self._kinds:
+            yield from valid_models(kind, self._manager.cache.lister(kind.type).list(namespace))
+
+    def _register_runtimes(self) -> RuntimeReconciler:
+        cache = self._manager.cache
+        cluster = self._sources.cluster_runtimes
+        reconciler = RuntimeReconciler(
+            client=self._manager.client,
+            recorder=self._recorder,
+            scope=self._scope,
+            configuration=self._live.current,
+            etcd_secret=self._etcd_secret,
+            cluster_runtimes=cache.lister(ClusterServingRuntime) if cluster else None,
+            namespaced_runtimes=cache.lister(ServingRuntime),
+            deployments=cache.lister(Deployment, _OF_A_MESH),
+            config_maps=cache.lister(ConfigMap, _CONSTRAINTS),
+            models=self._models,
+        )
+        wakes = RuntimeWakes(
+            self._scope,
+            reconciler.runtimes,
+            lambda: self._live.current().rest_proxy.enabled,
+        )
+        controller = (
+            Controller("servingruntime", reconciler)
+            .watches(ServingRuntime)
+            .watches(Deployment, enqueue=wakes.owner, scope=_OF_A_MESH)
+            .watches(ConfigMap, enqueue=wakes.in_namespace, scope=_CONSTRAINTS)
+            .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
+        )
+        if cluster:
+            controller.watches(ClusterServingRuntime, enqueue=wakes.everywhere)
+        for kind in self._kinds:
+            controller.watches(
+                kind.type,
+                enqueue=wakes.supporting(kind),
+                predicate=any_of(generation_changed, annotations_changed),
+            )
+        if self._namespaces is not None:
+            controller.watches(Namespace, enqueue=wakes.in_namespace)
+        controller.register(self._manager)
+        return reconciler
+
+    def _register_services(self) -> None:
+        start: asyncio.Queue[Request] = asyncio.Queue()
+        start.put_nowait(Request(self._environment.namespace, ""))
+        reconciler = ServiceReconciler(
+            client=self._manager.client,
+            scope=self._scope,
+            configuration=self._live.current,
+            services=self._manager.cache.lister(Service, _OF_A_MESH),
+            namespaces=self._namespaces,
+            own_deployment=self._environment.deployment,
+            follow=self._registries.follow,
+            leave=self._registries.leave,
+        )
+        controller = (
+            Controller("service", reconciler)
+            .watches(Service, enqueue=lambda service: [Request(service.namespace, "")], scope=_OF_A_MESH)
+            .watches(
+                ConfigMap,
+                enqueue=lambda _: [Request(namespace, "") for namespace in self._scope.all_enabled()],
+                scope=self._config_scope,
+            )
+            .watches_channel(start)
+        )
+        if self._namespaces is not None:
+            controller.watches(Namespace, enqueue=lambda namespace: [Request(namespace.name, "")])
+        controller.register(self._manager)
+
+    def _register_models(self, kind: ModelKind[Any]) -> None:
+        objects = self._manager.cache.informer(kind.type)
+        reconciler = ModelReconciler(
+            kind,
+            objects,
+            Surroundings(
+                client=self._manager.client,
+                recorder=self._recorder,
+                scope=self._scope,
+                configuration=self._live.current,
+                catalog=self._runtimes.catalog,
+                mesh=self._meshes.of,
+                registered=self._registries.registered,
+            ),
+        )
+        wakes = ModelWakes(kind, objects, self._scope)
+        controller = (
+            Controller(kind.source.kind.lower(), reconciler, workers=_WORKERS)
+            .watches(kind.type)
+            .watches(Endpoints, enqueue=wakes.unsettled_beside, predicate=addresses_changed)
+            .watches(ServingRuntime, enqueue=wakes.unsettled_beside, predicate=generation_changed)
+            .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
+            .watches_channel(self._news[kind.source])
+        )
+        if self._sources.cluster_runtimes:
+            controller.watches(ClusterServingRuntime, enqueue=wakes.unsettled, predicate=generation_changed)
+        if self._namespaces is not None:
+            controller.watches(Namespace, enqueue=wakes.all)
+        controller.register(self._manager)
+
+
+def _etcd_secret(configuration: Configuration, environment: Environment) -> str:
+    named = environment.etcd_secret
+    deprecated = configuration.etcd_secret_name
+    return deprecated if deprecated and named == _DEFAULT_ETCD_SECRET else named

@@ -1,0 +1,101 @@
+"""What the conditions Ready and PredictorReady, and Events, tell people about a model's status."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from controller.status import Failure, ModelStatus, Reason, State, Transition
+
+_SERVING = {
+    State.LOADED: "Model is loaded and serves requests",
+    State.STANDBY: "Model is registered; its first request loads it",
+    State.LOADING: "Model is being loaded; requests wait for it",
+    State.PENDING: "Model is registered",
+}
+_HINTS = {
+    Reason.LOAD_FAILED: "correct the storage or the model files; loading is tried again",
+    Reason.NO_SUPPORTING_RUNTIME: "change the model format, or add a ServingRuntime that supports it",
+    Reason.RUNTIME_NOT_RECOGNIZED: "change the runtime's name, or add the ServingRuntime",
+    Reason.INVALID_SPEC: "correct the spec",
+}
+
+
+class Explanation(NamedTuple):
+    """A reason in one word and a message for people."""
+
+    reason: str
+    message: str
+
+
+def _complaint(failure: Failure) -> str:
+    hint = _HINTS.get(failure.reason)
+    return f"{failure.message} ({hint})" if hint else failure.message
+
+
+def explain(status: ModelStatus) -> Explanation:
+    """Tells why a model is available or not, and what to do where it is not."""
+    failure = status.failure
+    if not status.available:
+        if failure is None:
+            return Explanation("Pending", "Accepted; not registered with the mesh yet")
+        return Explanation(failure.reason, _complaint(failure))
+    if failure is not None and status.transition is Transition.INVALID:
+        return Explanation(failure.reason, f"Serves the previous model; {_complaint(failure)}")
+    if failure is not None and status.transition is Transition.BLOCKED:
+        return Explanation(status.transition, f"Serves the previous model; {_complaint(failure)}")
+    if status.transition is Transition.IN_PROGRESS:
+        return Explanation(status.transition, "Serves the previous model while the new one is being loaded")
+    return Explanation(status.active, _SERVING[status.active])
+
+
+class Notice(NamedTuple):
+    """An Event to record."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def _failure_notice(failure: Failure) -> Notice:
+    match failure.reason:
+        case Reason.RUNTIME_UNHEALTHY:
+            return Notice("Normal", "WaitingForRuntime", failure.message)
+        case Reason.INVALID_SPEC:
+            return Notice("Warning", "InvalidSpec", _complaint(failure))
+        case Reason.LOAD_FAILED:
+            where = f" at {failure.location}" if failure.location else ""
+            return Notice(
+                "Warning", "LoadFailed", f"Loading {failure.model_id} failed{where}: {failure.message}"
+            )
+        case _:
+            return Notice("Warning", failure.reason, _complaint(failure))
+
+
+def _same_failure(before: Failure | None, now: Failure) -> bool:
+    return before is not None and (before.reason, before.message, before.model_id) == (
+        now.reason,
+        now.message,
+        now.model_id,
+    )
+
+
+def notices(before: ModelStatus, now: ModelStatus, model_id: str) -> list[Notice]:
+    """Returns the Events of one change of status: one per transition, none where nothing of note changed."""
+    found = []
+    if now.failure is not None and not _same_failure(before.failure, now.failure):
+        found.append(_failure_notice(now.failure))
+    loading, was_loading = _loads(now), _loads(before)
+    if loading and not was_loading:
+        found.append(Notice("Normal", "Loading", f"Loading {model_id}"))
+    newly_loaded = now.active is State.LOADED and before.active is not State.LOADED
+    promoted = before.target is not State.NONE and now.target is State.NONE
+    settled = now.active is State.LOADED and now.transition is Transition.UP_TO_DATE
+    if newly_loaded or (promoted and settled and now.failure is None):
+        found.append(Notice("Normal", "Loaded", f"{model_id} is loaded and serves requests"))
+    if now.active is State.STANDBY and before.active is State.LOADED:
+        found.append(Notice("Normal", "Unloaded", f"{model_id} left memory; its next request loads it"))
+    return found
+
+
+def _loads(status: ModelStatus) -> bool:
+    return State.LOADING in {status.active, status.target} and not status.waits_for_runtime

@@ -1,0 +1,1 @@
+"""What the controller reconciles, one kind a module."""

@@ -1,0 +1,133 @@
+"""Who is to be reconciled when something changes: from a changed object to requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from api.meta import KubeObject
+from controller.errors import InvalidSpecError
+from controller.mesh_client import ready_addresses
+from controller.reconcilers.servingruntime import RUNTIME_KINDS
+from controller.runtime.controller import controller_of
+from controller.runtime.reconcile import Request
+from controller.runtimes import Catalog
+from controller.status import State, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from api.core import Deployment, Endpoints
+    from api.v1alpha1 import ClusterServingRuntime, PredictorSpec, ServingRuntime
+    from controller.model_kinds import ModelKind
+    from controller.runtime.informer import Lister
+    from controller.scope import Scope
+
+T = TypeVar("T", bound=KubeObject)
+
+
+def valid_models(kind: ModelKind[T], objects: Iterable[T]) -> Iterator[PredictorSpec]:
+    """Yields the models that these objects describe, without those of other systems and invalid ones."""
+    for obj in objects:
+        if kind.is_ours(obj):
+            try:
+                yield kind.spec(obj)
+            except InvalidSpecError:
+                # It shows in the object's status, and asks for no runtime.
+                continue
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeWakes:
+    """Wakes runtimes; a request is one runtime in one namespace.
+
+    Attributes:
+        scope: the served namespaces.
+        runtimes: returns the runtimes of a namespace, by name.
+        rest: tells whether REST is on.
+    """
+
+    scope: Scope
+    runtimes: Callable[[str], Mapping[str, ServingRuntime | ClusterServingRuntime]]
+    rest: Callable[[], bool]
+
+    def owner(self, deployment: Deployment) -> Iterator[Request]:
+        """The runtime of a Deployment."""
+        owner = controller_of(deployment)
+        if owner is not None and owner.kind in RUNTIME_KINDS:
+            yield Request(deployment.namespace, owner.name)
+
+    def in_namespace(self, obj: KubeObject) -> Iterator[Request]:
+        """All runtimes of the object's namespace; of the namespace, where it is one."""
+        namespace = obj.namespace or obj.name
+        for name in self.runtimes(namespace):
+            yield Request(namespace, name)
+
+    def all(self, _: KubeObject) -> Iterator[Request]:
+        """All runtimes of all served namespaces."""
+        for namespace in self.scope.all_enabled():
+            for name in self.runtimes(namespace):
+                yield Request(namespace, name)
+
+    def everywhere(self, runtime: ClusterServingRuntime) -> Iterator[Request]:
+        """A cluster's runtime in each served namespace."""
+        for namespace in self.scope.all_enabled():
+            yield Request(namespace, runtime.name)
+
+    def supporting(self, kind: ModelKind[T]) -> Callable[[T], Iterator[Request]]:
+        """The runtimes that can load an object's model."""
+
+        def enqueue(obj: T) -> Iterator[Request]:
+            for model in valid_models(kind, [obj]):
+                found = self.runtimes(obj.namespace)
+                specs = {name: runtime.spec for name, runtime in found.items() if runtime.spec.multi_model}
+                for name in Catalog(specs, rest=self.rest()).supporting(model):
+                    yield Request(obj.namespace, name)
+
+        return enqueue
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWakes:
+    """Wakes the objects of one kind.
+
+    Attributes:
+        kind: which.
+        objects: the cache of that kind.
+        scope: the served namespaces.
+    """
+
+    kind: ModelKind[Any]
+    objects: Lister[Any]
+    scope: Scope
+
+    def all(self, _: KubeObject) -> Iterator[Request]:
+        """All objects of all served namespaces."""
+        for namespace in self.scope.all_enabled():
+            yield from self._matching(namespace, lambda _: True)
+
+    def unsettled_beside(self, obj: KubeObject) -> Iterator[Request]:
+        """The objects in the namespace of `obj` that do not serve what they ask for yet."""
+        return self._matching(obj.namespace, self._unsettled)
+
+    def unsettled(self, _: KubeObject) -> Iterator[Request]:
+        """Such objects of all served namespaces."""
+        for namespace in self.scope.all_enabled():
+            yield from self._matching(namespace, self._unsettled)
+
+    def _matching(self, namespace: str, predicate: Callable[[Any], bool]) -> Iterator[Request]:
+        for obj in self.objects.list(namespace):
+            if self.kind.is_ours(obj) and predicate(obj):
+                yield Request(obj.namespace, obj.name)
+
+    def _unsettled(self, obj: KubeObject) -> bool:
+        status = self.kind.fields.read({"status": obj.dump().get("status")})
+        settled = (
+            status.active in {State.LOADED, State.STANDBY} and status.transition is Transition.UP_TO_DATE
+        )
+        return not (settled and status.available and status.failure is None)
+
+
+def addresses_changed(old: Endpoints | None, new: Endpoints | None) -> bool:
+    """Tells whether the ready mesh instances behind a Service changed."""
+    return ready_addresses(old, "grpc") != ready_addresses(new, "grpc")
