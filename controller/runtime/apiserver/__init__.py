@@ -1,4 +1,4 @@
-"""An in-memory Kubernetes API server, for tests and for local mode; `MemoryClient` talks to it without HTTP."""
+"""An in-memory Kubernetes API server for tests and local mode; `MemoryClient` talks to it without HTTP."""
 
 from controller.runtime.apiserver.core import AdmissionRequest, Core, DeleteOptions, WatchItem
 from controller.runtime.apiserver.decoding import FieldValidation, WriteOptions
@@ -6,6 +6,7 @@ from controller.runtime.apiserver.kinds import Column, ServedKind
 from controller.runtime.apiserver.memory_client import MemoryClient
 from controller.runtime.apiserver.queries import ListQuery, Page, WatchQuery
 from controller.runtime.apiserver.store import Snapshot
+from controller.runtime.apiserver.tables import partial_metadata, table
 
 __all__ = [
     "AdmissionRequest",
@@ -21,4 +22,6 @@ __all__ = [
     "WatchItem",
     "WatchQuery",
     "WriteOptions",
+    "partial_metadata",
+    "table",
 ]
