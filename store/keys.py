@@ -12,9 +12,9 @@ FORMAT_VERSION = "v1"
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The keys of one mesh service; prefixes end with a slash. The store itself adds the connection's root
-    prefix.
+    """The keys of one mesh service; prefixes end with a slash.
 
+    The store itself adds the connection's root prefix.
     `root_prefix` is what comes before everything else within one installation: empty for the controller's own
     namespace, `/mm_ns/<namespace>` for any other.
     """
@@ -45,6 +45,5 @@ class Keyspace:
 
     @property
     def epoch(self) -> str:
-        """A random value, written once: when it changes, the store lost its content and nobody deleted
-        anything."""
+        """A random value, written once: when it changes, the store lost its content, nobody deleted it."""
         return f"{self.base}epoch"

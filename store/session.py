@@ -1,0 +1,94 @@
+"""A process's lease: its keys live while the process does, and come back when the lease had to be made anew."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from store.base import Delete, Put, Store
+from store.errors import LeaseLostError, StoreError
+
+LEASE_SECONDS = 25
+"""Time to live, as in the original: a process that dies is noticed within this time."""
+KEEP_ALIVE_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Session:
+    """Keys that end with this process. Run `keep` as a task."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl_seconds: int = LEASE_SECONDS,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+        on_renewed: Callable[[], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._ttl = ttl_seconds
+        self._interval = keep_alive_seconds
+        self._on_renewed = on_renewed
+        self._lease = 0
+        self._keys: dict[str, bytes] = {}
+        self._lock = asyncio.Lock()
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Writes a key of this session, now and whenever the lease is made anew. Raises StoreError."""
+        self._keys[key] = value
+        async with self._lock:
+            await self._write({key: value})
+
+    async def remove(self, key: str) -> None:
+        """Removes a key of this session. Raises StoreError."""
+        self._keys.pop(key, None)
+        async with self._lock:
+            await self._store.txn([], [Delete(key)])
+
+    async def keep(self) -> None:
+        """Keeps the lease alive until cancelled. An outage is waited for; a lost lease is replaced."""
+        while True:
+            await asyncio.sleep(self._interval)
+            if not self._lease:
+                continue
+            try:
+                async with self._lock:
+                    await self._store.keep_alive(self._lease)
+            except LeaseLostError as error:
+                await self._renew(error)
+            except StoreError as error:
+                log.warning("lease not extended", error=str(error))
+
+    async def end(self) -> None:
+        """Ends the lease and with it the keys. Raises StoreError."""
+        self._keys.clear()
+        lease, self._lease = self._lease, 0
+        if lease:
+            await self._store.revoke(lease)
+
+    async def _renew(self, cause: LeaseLostError) -> None:
+        log.warning("lease lost, publishing again", error=str(cause))
+        try:
+            async with self._lock:
+                self._lease = 0
+                await self._write(dict(self._keys))
+        except StoreError as error:
+            self._lease = self._lease or -1
+            log.warning("lease not renewed", error=str(error))
+        else:
+            if self._on_renewed:
+                self._on_renewed()
+
+    async def _write(self, keys: dict[str, bytes]) -> None:
+        if self._lease <= 0:
+            self._lease = await self._store.grant(self._ttl)
+        try:
+            await self._put(keys)
+        except LeaseLostError:
+            self._lease = await self._store.grant(self._ttl)
+            await self._put(dict(self._keys))
+
+    async def _put(self, keys: dict[str, bytes]) -> None:
+        for key, value in keys.items():
+            await self._store.txn([], [Put(key, value, self._lease)])

@@ -1,0 +1,135 @@
+"""A table shows what the store holds, whatever happens in between."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from structlog.testing import capture_logs
+
+from store.base import Put, Store
+from store.memory import MemoryBackend, MemoryStore
+from store.records import MODELS, VMODELS, ModelRecord, VModelRecord
+from store.table import Table
+from tests.store.conftest import Backend
+from tests.store.waiting import until
+
+
+@asynccontextmanager
+async def following(store: Store) -> AsyncIterator[Table[VModelRecord]]:
+    table = Table(store, "/v/", VMODELS)
+    await table.start()
+    task = asyncio.create_task(table.follow())
+    try:
+        yield table
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def value(table: Table[VModelRecord], id_: str) -> VModelRecord | None:
+    row = table.get(id_)
+    return row.value if row else None
+
+
+async def test_it_follows_another_clients_writes(backend: Backend) -> None:
+    async with following(backend.client()) as here, following(backend.client()) as there:
+        assert await there.write("a", VModelRecord(active="m1"))
+        await until(lambda: value(here, "a") == VModelRecord(active="m1"))
+        assert await there.write("a", None)
+        await until(lambda: "a" not in here)
+
+
+async def test_a_write_shows_when_it_returns(store: Store) -> None:
+    async with following(store) as table:
+        await table.write("a", VModelRecord(active="m1"))
+        assert value(table, "a") == VModelRecord(active="m1")
+        await table.write("a", None)
+        assert "a" not in table
+
+
+async def test_a_write_on_an_old_row_fails_and_shows_the_new_one(backend: Backend) -> None:
+    here, there = Table(backend.client(), "/v/", VMODELS), Table(backend.client(), "/v/", VMODELS)
+    await here.write("a", VModelRecord(active="m1"))
+    assert not await there.write("a", VModelRecord(active="m2"))
+    assert value(there, "a") == VModelRecord(active="m1")
+    assert await there.write("a", VModelRecord(active="m2"))
+
+
+async def test_a_deletion_of_ours_is_not_undone_by_events_that_come_late() -> None:
+    memory = MemoryBackend()
+    table = Table(MemoryStore(memory), "/v/", VMODELS)
+    await table.start()
+    for active in ("m1", "m2"):
+        await table.write("a", VModelRecord(active=active))
+    await table.write("a", None)
+    seen: list[bool] = []
+    table.subscribe(lambda _id, _before, now: seen.append(now is not None))
+    task = asyncio.create_task(table.follow())
+    await Table(MemoryStore(memory), "/v/", VMODELS).write("b", VModelRecord())
+    await until(lambda: "b" in table)
+    task.cancel()
+    assert seen == [True]
+
+
+async def test_it_catches_up_after_a_compaction(backend: Backend) -> None:
+    store = backend.client()
+    writer = Table(store, "/v/", VMODELS)
+    await writer.write("gone", VModelRecord())
+    await writer.write("old", VModelRecord(active="m1"))
+    table = Table(backend.client(), "/v/", VMODELS)
+    await table.start()
+    await writer.write("gone", None)
+    await writer.write("old", VModelRecord(active="m2"))
+    await writer.write("new", VModelRecord())
+    await asyncio.to_thread(backend.compact)
+    task = asyncio.create_task(table.follow())
+    await until(lambda: "new" in table)
+    task.cancel()
+    assert {id_ for id_, _ in table.items()} == {"old", "new"}
+    assert value(table, "old") == VModelRecord(active="m2")
+
+
+async def test_listeners_learn_what_was_and_what_is(store: Store) -> None:
+    table = Table(store, "/v/", VMODELS)
+    changes: list[tuple[str, str | None, str | None]] = []
+    table.subscribe(
+        lambda id_, before, now: changes.append(
+            (id_, before.value.active if before else None, now.value.active if now else None)
+        )
+    )
+    await table.write("a", VModelRecord(active="m1"))
+    await table.write("a", VModelRecord(active="m2"))
+    await table.write("a", None)
+    assert changes == [("a", None, "m1"), ("a", "m1", "m2"), ("a", "m2", None)]
+
+
+async def test_a_corrupt_record_is_left_out_named_in_the_log_and_can_be_replaced(store: Store) -> None:
+    await store.txn([], [Put("/v/bad", b"{ nonsense"), Put("/v/good", b'{"amid":"m1"}')])
+    with capture_logs() as logs:
+        async with following(store) as table:
+            assert value(table, "good") == VModelRecord(active="m1")
+            assert "bad" not in table
+            assert [entry["key"] for entry in logs if entry["log_level"] == "error"] == ["/v/bad"]
+            assert await table.write("bad", VModelRecord(active="m2"))
+            assert value(table, "bad") == VModelRecord(active="m2")
+
+
+async def test_members_of_a_newer_release_survive_a_rewrite(store: Store) -> None:
+    await store.txn([], [Put("/m/a", b'{"type":"t","priority":{"level":[1,2]}}')])
+    table = Table(store, "/m/", MODELS)
+    await table.start()
+    await table.write("a", ModelRecord(type="t", refs=1))
+    kv = await store.get("/m/a")
+    assert kv is not None
+    assert msgspec.json.decode(kv.value) == {"type": "t", "refs": 1, "priority": {"level": [1, 2]}}
+
+
+async def test_a_strong_read_mirrors_what_it_finds(backend: Backend) -> None:
+    table = Table(backend.client(), "/v/", VMODELS)
+    assert await table.fetch("a") is None
+    await Table(backend.client(), "/v/", VMODELS).write("a", VModelRecord(active="m1"))
+    row = await table.fetch("a")
+    assert row is not None
+    assert row.value == VModelRecord(active="m1")
+    assert "a" in table
