@@ -9,8 +9,10 @@ An operator is a few reconcilers, registered with a manager:
 
 The parts, each a module that can be used by itself: `client` (the protocol; `http_client` for a real API
 server, `apiserver` for one in memory), `errors`, `reflector` (list and watch), `informer` and `cache` (typed,
-indexed copies), `queue` and `backoff`, `controller`, `predicate`, `manager`, `apply` (write only differences),
-`events`. Types are subclasses of `api.meta.KubeObject`. Nothing here knows what an operator is for.
+indexed copies), `queue` and `backoff`, `controller`, `predicate`, `manager`, `apply` (write only
+differences), `events`. Types are subclasses of `api.meta.KubeObject`.
+
+Nothing here knows what an operator is for.
 """
 
 from controller.runtime.apply import Ensured, ensure

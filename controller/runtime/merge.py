@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from controller.runtime.client import JSON
 
 Fields = dict[str, Any]
-"""Names of fields: keys of a mapping; `k:` and the JSON key, or `i:` and the position, of an item of a list."""
+"""Names of fields: keys of a mapping; of a list's items `k:` and the JSON key, or `i:` and the position."""
 
 _LIST_KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "conditions": (("type",),),
