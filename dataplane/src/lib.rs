@@ -1,8 +1,25 @@
-//! The byte path of Modelmesh.
+//! The byte path of Modelmesh: gRPC and REST in, a model server or a peer out.
+//!
+//! It moves requests and decides nothing: where copies are is in the [`table`], which the policy fills; for a
+//! model without a usable copy it asks the policy ([`miss`]). The way of a request is in [`route`].
 
-use pyo3::prelude::*;
-
-#[pymodule]
-fn _native(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
-}
+pub mod body;
+pub mod grpc;
+pub mod guard;
+pub mod headers;
+pub mod log;
+pub mod message;
+pub mod metrics;
+pub mod miss;
+pub mod plane;
+#[cfg(feature = "python")]
+mod python;
+pub mod rest;
+pub mod route;
+pub mod rpcs;
+pub mod server;
+pub mod service;
+pub mod status;
+pub mod table;
+pub mod upstream;
+pub mod v2;

@@ -1,0 +1,146 @@
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+__all__ = ["CopyRoute", "Dataplane", "Miss"]
+
+@final
+class CopyRoute:
+    """One copy of a model, for the routing table.
+
+    `address` is None for the copy of this instance's own model server, else "host:port" of the peer port of
+    the instance that holds it. A copy that is not `loaded` takes no requests: while there is no other, a
+    request is a `Miss`, and the policy says when the copy can serve.
+    """
+
+    def __new__(cls, instance_id: str, address: str | None, loaded: bool = True) -> CopyRoute: ...
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def loaded(self) -> bool: ...
+
+@final
+class Miss:
+    """Requests for one model that found no usable copy, and wait.
+
+    It is answered once, by `serve` or `fail`, from any thread; further answers have no effect. One that is
+    dropped unanswered fails its requests with INTERNAL.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the client called the model."""
+    @property
+    def is_alias(self) -> bool:
+        """`name` is an alias (a vmodel id)."""
+    @property
+    def model_id(self) -> str:
+        """The concrete model id; empty where the alias is not in the table."""
+    @property
+    def method(self) -> str:
+        """`<package>.<Service>/<Method>` of the first of the requests."""
+    @property
+    def excluded(self) -> list[str]:
+        """Instances whose copies failed for these requests since the policy last answered `serve`.
+
+        They are tried again after the next `serve`.
+        """
+    @property
+    def failure(self) -> str | None:
+        """Why this instance's own copy failed, where it did.
+
+        "not_found": the model server does not know the model; "unavailable": it does not answer. Where another
+        copy serves the request meanwhile, the miss is for information, and no request waits for its answer.
+        """
+    @property
+    def deadline_ms(self) -> int | None:
+        """Milliseconds until the last of the waiting requests gives up; None: one waits for ever.
+
+        Grows as requests join. Each request also ends at its own deadline.
+        """
+    def serve(self) -> None:
+        """Wakes the requests: a route is in the table now, look again."""
+    def fail(self, code: int, message: str, retry_after_ms: int | None = None) -> None:
+        """Fails the requests with a gRPC status code and a text for the user.
+
+        `retry_after_ms` tells clients when to try again (`grpc-retry-pushback-ms`, REST: `Retry-After`).
+        FAILED_PRECONDITION stands for a model that cannot be loaded: REST answers 500.
+        """
+
+@final
+class Dataplane:
+    """The byte path of one mesh instance. Calls are cheap and do not block, unless they say so."""
+
+    def __new__(
+        cls,
+        *,
+        instance_id: str,
+        on_miss: Callable[[Miss], object],
+        policy_target: str,
+        runtime_target: str | None,
+        grpc_listen: Sequence[str],
+        rest_listen: Sequence[str] = (),
+        peer_listen: str | None = None,
+        shared_listen_grpc: Sequence[str] = (),
+        shared_listen_rest: Sequence[str] = (),
+        max_message_bytes: int = 16777216,
+        max_header_bytes: int = 8192,
+        worker_threads: int = 2,
+    ) -> Dataplane:
+        """Describes a byte path; `start` opens its ports.
+
+        Targets are "unix:<path>" or "tcp:<host>:<port>"; listen addresses "<host>:<port>", port 0 for any.
+        `policy_target` is the gRPC server of the management API; `runtime_target` the model server, None for an
+        instance that only routes. `on_miss` runs on one thread of the dataplane and must return at once.
+        The shared addresses are opened with SO_REUSEPORT, and only while the instance is ready.
+        """
+    def start(self) -> None:
+        """Opens the ports and serves.
+
+        Raises:
+            OSError: a port cannot be opened; the text names the address.
+        """
+    def addresses(self) -> list[tuple[str, str]]:
+        """The open ports as ("grpc" | "rest" | "peer", "host:port")."""
+    def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:
+        """Sets what clients may call: method -> (path of the id in the message, the id is an alias).
+
+        Without a path, and for other methods where allowed, the id is in the headers. Initially every method is
+        allowed.
+        """
+    def set_methods(self, methods: Mapping[str, Sequence[int]], allow_any: bool) -> None:
+        """Sets what the model server offers: method -> where it wants the concrete id in the message.
+
+        With an empty mapping, or `allow_any`, every other method is passed on as it is.
+        """
+    def update(
+        self,
+        generation: int,
+        models: Mapping[str, Sequence[CopyRoute] | None],
+        aliases: Mapping[str, Sequence[tuple[str, int]] | None],
+    ) -> bool:
+        """Changes the routing table: model id -> all its copies, alias -> (model id, weight) pairs; None removes.
+
+        Returns False, and changes nothing, if a batch of a later generation has been applied.
+        """
+    def usage(self) -> list[tuple[str, int, int]]:
+        """The use of local copies since the last call: (model id, requests, last use in ms since 1970).
+
+        Requests of peers count here, requests sent to peers do not.
+        """
+    def in_flight(self, model_id: str) -> int:
+        """Requests now on the local copy.
+
+        After an `update` that removed the copy no new one begins, so 0 means that it can be unloaded.
+        """
+    def set_ready(self, ready: bool) -> None:
+        """Says whether this instance takes requests: health answers, and the shared ports open or close.
+
+        Raises:
+            OSError: a shared port cannot be opened; the text names the address.
+        """
+    def metrics(self) -> str:
+        """All measurements in the Prometheus text format."""
+    def stop(self, grace_ms: int) -> None:
+        """Closes the ports and ends when no request is left, at the latest after `grace_ms`. Blocks."""

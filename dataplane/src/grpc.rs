@@ -1,0 +1,276 @@
+//! gRPC over HTTP/2: message framing, status in headers and trailers, deadlines.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use tokio::time::Instant;
+
+use crate::message::Rope;
+use crate::status::{Code, Status};
+
+/// Length of the prefix of each gRPC message: one flag byte, four bytes of length.
+pub const PREFIX_LEN: usize = 5;
+pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+/// Tells gRPC clients how many milliseconds to wait before they retry.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// What the gRPC specification percent-encodes in `grpc-message`, beside non-ASCII bytes.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+/// A status text must fit into the header limit of ordinary clients, which is 8 KiB.
+const MAX_MESSAGE_CHARS: usize = 2000;
+
+/// One gRPC message, without its prefix.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// The flag of the prefix: the body is compressed as `grpc-encoding` says.
+    pub compressed: bool,
+    /// The encoded message.
+    pub body: Rope,
+}
+
+impl Message {
+    /// The prefix of this message.
+    #[must_use]
+    pub fn prefix(&self) -> [u8; PREFIX_LEN] {
+        prefix(self.compressed, self.body.len())
+    }
+}
+
+/// The prefix of a message of `len` bytes.
+#[must_use]
+pub fn prefix(compressed: bool, len: usize) -> [u8; PREFIX_LEN] {
+    let [a, b, c, d] = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
+    [u8::from(compressed), a, b, c, d]
+}
+
+/// The flag and length in the first bytes of `rope`, once there are enough.
+#[must_use]
+pub fn parse_prefix(bytes: &[u8]) -> Option<(u8, usize)> {
+    let [flag, a, b, c, d] = *bytes.first_chunk::<PREFIX_LEN>()?;
+    Some((flag, u32::from_be_bytes([a, b, c, d]) as usize))
+}
+
+/// Reads the one message of a unary call, never holding more than `limit` bytes and a frame.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` if it is larger than `limit`, `UNIMPLEMENTED` if there is more than one message,
+/// `INVALID_ARGUMENT` if there is none or half of one, `CANCELLED` if the client goes away.
+pub async fn read_message<B>(body: B, limit: usize) -> Result<Message, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (rope, announced) = collect(body, limit).await?;
+    let Some((flag, len)) = announced else {
+        return Err(Status::invalid("the call carries no complete request message"));
+    };
+    match rope.len().cmp(&len) {
+        std::cmp::Ordering::Equal => Ok(Message { compressed: flag & 1 == 1, body: rope }),
+        std::cmp::Ordering::Less => {
+            Err(Status::invalid("the request message is shorter than its prefix says"))
+        }
+        std::cmp::Ordering::Greater => {
+            Err(Status::unimplemented("calls with more than one request message are not supported"))
+        }
+    }
+}
+
+async fn collect<B>(mut body: B, limit: usize) -> Result<(Rope, Option<(u8, usize)>), Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut rope = Rope::default();
+    let mut announced = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Status::new(Code::Cancelled, "the client went away"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        rope.push(data);
+        if announced.is_none() && rope.len() >= PREFIX_LEN {
+            announced = parse_prefix(&first_bytes(&rope));
+            rope.advance(PREFIX_LEN);
+        }
+        match announced {
+            Some((_, len)) if len > limit => return Err(Status::too_large("request message", limit)),
+            Some((_, len)) if rope.len() > len => break,
+            _ => {}
+        }
+    }
+    Ok((rope, announced))
+}
+
+fn first_bytes(rope: &Rope) -> [u8; PREFIX_LEN] {
+    let mut first = [0; PREFIX_LEN];
+    for (to, from) in first.iter_mut().zip(rope.chunks().iter().flatten()) {
+        *to = *from;
+    }
+    first
+}
+
+/// `message` as one buffer with its prefix.
+#[must_use]
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(PREFIX_LEN + message.len());
+    framed.put_slice(&prefix(false, message.len()));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// Adds `grpc-status` and what belongs to it to headers or trailers.
+pub fn write_status(headers: &mut HeaderMap, status: &Status) {
+    headers.insert(STATUS, HeaderValue::from(status.code as u16));
+    let text: Cow<'_, str> = match status.message.char_indices().nth(MAX_MESSAGE_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &status.message[..end])),
+        None => Cow::Borrowed(&status.message),
+    };
+    if !text.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&utf8_percent_encode(&text, ESCAPED).to_string())
+    {
+        headers.insert(MESSAGE, value);
+    }
+    if let Some(pause) = status.retry_after {
+        headers.insert(PUSHBACK, HeaderValue::from(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)));
+    }
+}
+
+/// The status in headers or trailers; `None` where there is none.
+#[must_use]
+pub fn read_status(headers: &HeaderMap) -> Option<Status> {
+    let number = headers.get(STATUS)?.to_str().ok()?.parse().ok().unwrap_or(usize::MAX);
+    let message = headers
+        .get(MESSAGE)
+        .map_or(Cow::Borrowed(""), |raw| String::from_utf8_lossy(raw.as_bytes()).into_owned().into());
+    let message = percent_decode_str(&message).decode_utf8_lossy().into_owned();
+    let retry_after = headers.get(PUSHBACK).and_then(|raw| raw.to_str().ok()?.parse().ok());
+    Some(Status {
+        retry_after: retry_after.map(Duration::from_millis),
+        ..Status::new(Code::from_number(number), message)
+    })
+}
+
+/// The status that gRPC gives to an answer that is no gRPC answer.
+#[must_use]
+pub fn status_of_http(code: http::StatusCode) -> Status {
+    let grpc = match code.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Status::new(grpc, format!("the server answered HTTP {}", code.as_u16()))
+}
+
+/// The head of an answer that is only a status ("Trailers-Only").
+#[must_use]
+pub fn status_head(status: &Status) -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    write_status(response.headers_mut(), status);
+    response
+}
+
+/// The deadline that `grpc-timeout` sets, counted from now.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` if the header is not of the form `<at most 8 digits><H|M|S|m|u|n>`.
+pub fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
+    let timeout = value.to_str().ok().and_then(parse_timeout);
+    match timeout {
+        Some(timeout) => Ok(Instant::now().checked_add(timeout)),
+        None => Err(Status::invalid(format!("grpc-timeout {value:?} is not a number and a unit"))),
+    }
+}
+
+fn parse_timeout(value: &str) -> Option<Duration> {
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// The `grpc-timeout` of what is left until `deadline`.
+#[must_use]
+pub fn timeout_until(deadline: Instant) -> HeaderValue {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let (count, unit) = match left.as_micros() {
+        micros @ 0..=99_999_999 => (micros, 'u'),
+        _ if left.as_millis() <= 99_999_999 => (left.as_millis(), 'm'),
+        _ => (u128::from(left.as_secs()).min(99_999_999), 'S'),
+    };
+    HeaderValue::from_str(&format!("{count}{unit}")).unwrap_or(HeaderValue::from_static("0u"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[test]
+    fn timeouts_are_parsed_in_every_unit() {
+        for (text, expected) in [
+            ("2H", Duration::from_secs(7200)),
+            ("3M", Duration::from_secs(180)),
+            ("5S", Duration::from_secs(5)),
+            ("99999999m", Duration::from_millis(99_999_999)),
+            ("7u", Duration::from_micros(7)),
+            ("8n", Duration::from_nanos(8)),
+        ] {
+            assert_eq!(parse_timeout(text), Some(expected), "{text}");
+        }
+        for text in ["", "S", "1", "123456789S", "-1S", "1s", "1 S", "1é"] {
+            assert_eq!(parse_timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_survives_the_wire() {
+        let status = Status {
+            retry_after: Some(Duration::from_millis(250)),
+            ..Status::new(Code::NotFound, "größer als 100 %\nmodel")
+        };
+        let mut headers = HeaderMap::new();
+        write_status(&mut headers, &status);
+        assert_eq!(read_status(&headers), Some(status));
+    }
+
+    #[tokio::test]
+    async fn a_message_is_read_up_to_the_limit() {
+        let body = || Full::new(frame(b"12345"));
+        assert_eq!(read_message(body(), 5).await.unwrap().body.to_bytes(), "12345");
+        let refused = read_message(body(), 4).await.unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        assert_eq!(refused.http(), 413);
+    }
+
+    #[tokio::test]
+    async fn other_than_one_message_is_refused() {
+        let two = Full::new(Bytes::from([frame(b"1"), frame(b"2")].concat()));
+        assert_eq!(read_message(two, 100).await.unwrap_err().code, Code::Unimplemented);
+        let half = Full::new(frame(b"123").slice(..6));
+        assert_eq!(read_message(half, 100).await.unwrap_err().code, Code::InvalidArgument);
+        let none = Full::new(Bytes::new());
+        assert_eq!(read_message(none, 100).await.unwrap_err().code, Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,254 @@
+//! Bytes in the chunks in which they arrived.
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// Pieces shorter than this are copied together when a rope is built: a frame and a write for each would
+/// cost more than the copy.
+const COALESCE_BELOW: usize = 1024;
+
+/// A message body as a list of shared, immutable chunks. Cloning and slicing copy no payload.
+#[derive(Clone, Debug, Default)]
+pub struct Rope {
+    chunks: SmallVec<[Bytes; 2]>,
+    len: usize,
+}
+
+impl Rope {
+    /// Number of bytes over all chunks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if there is not one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The chunks, in order; none is empty.
+    #[must_use]
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// Appends a chunk.
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.len += chunk.len();
+            self.chunks.push(chunk);
+        }
+    }
+
+    /// Drops the first `count` bytes (or all, if there are fewer).
+    pub fn advance(&mut self, count: usize) {
+        let mut left = count.min(self.len);
+        self.len -= left;
+        let mut whole = 0;
+        for chunk in &mut self.chunks {
+            if chunk.len() > left {
+                let _ = chunk.split_to(left);
+                break;
+            }
+            left -= chunk.len();
+            whole += 1;
+        }
+        self.chunks.drain(..whole);
+    }
+
+    /// The bytes in one piece; copies only if there is more than one chunk.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match self.chunks.as_slice() {
+            [] => Bytes::new(),
+            [only] => only.clone(),
+            many => {
+                let mut whole = BytesMut::with_capacity(self.len);
+                for chunk in many {
+                    whole.extend_from_slice(chunk);
+                }
+                whole.freeze()
+            }
+        }
+    }
+}
+
+impl From<Bytes> for Rope {
+    fn from(chunk: Bytes) -> Self {
+        let mut rope = Self::default();
+        rope.push(chunk);
+        rope
+    }
+}
+
+/// Composes a rope from literal bytes and slices of another rope, copying only small pieces.
+#[derive(Debug, Default)]
+pub struct Composer {
+    rope: Rope,
+    small: BytesMut,
+}
+
+impl Composer {
+    /// Appends a copy of `bytes`.
+    pub fn literal(&mut self, bytes: &[u8]) {
+        self.small.extend_from_slice(bytes);
+    }
+
+    /// Appends `source[start..end]`.
+    pub fn slice(&mut self, source: &Rope, start: usize, end: usize) {
+        let mut at = 0;
+        for chunk in &source.chunks {
+            let (from, to) = (start.max(at), end.min(at + chunk.len()));
+            if from < to {
+                self.piece(chunk, from - at, to - at);
+            }
+            at += chunk.len();
+            if at >= end {
+                break;
+            }
+        }
+    }
+
+    fn piece(&mut self, chunk: &Bytes, from: usize, to: usize) {
+        if to - from < COALESCE_BELOW {
+            self.small.extend_from_slice(&chunk[from..to]);
+        } else {
+            self.flush();
+            self.rope.push(chunk.slice(from..to));
+        }
+    }
+
+    fn flush(&mut self) {
+        self.rope.push(self.small.split().freeze());
+    }
+
+    /// The composed rope.
+    #[must_use]
+    pub fn finish(mut self) -> Rope {
+        self.flush();
+        self.rope
+    }
+}
+
+/// Reads a rope from front to back.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    chunks: &'a [Bytes],
+    chunk: usize,
+    offset: usize,
+    position: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the first byte of `rope`.
+    #[must_use]
+    pub fn new(rope: &'a Rope) -> Self {
+        Self { chunks: &rope.chunks, chunk: 0, offset: 0, position: 0 }
+    }
+
+    /// Number of bytes before the cursor.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The next byte, if there is one.
+    pub fn byte(&mut self) -> Option<u8> {
+        let chunk = self.chunks.get(self.chunk)?;
+        let byte = *chunk.get(self.offset)?;
+        self.moved(1, chunk.len());
+        Some(byte)
+    }
+
+    fn moved(&mut self, count: usize, chunk_len: usize) {
+        self.position += count;
+        self.offset += count;
+        if self.offset == chunk_len {
+            self.chunk += 1;
+            self.offset = 0;
+        }
+    }
+
+    /// Moves on by `count` bytes; false if there are fewer.
+    pub fn skip(&mut self, count: usize) -> bool {
+        let mut left = count;
+        while left > 0 {
+            let Some(chunk) = self.chunks.get(self.chunk) else { return false };
+            let step = left.min(chunk.len() - self.offset);
+            self.moved(step, chunk.len());
+            left -= step;
+        }
+        true
+    }
+
+    /// The next `count` bytes, shared with the rope where they lie in one chunk; `None` if there are fewer.
+    pub fn take(&mut self, count: usize) -> Option<Bytes> {
+        if count == 0 {
+            return Some(Bytes::new());
+        }
+        let chunk = self.chunks.get(self.chunk)?;
+        if let Some(end) = self.offset.checked_add(count).filter(|end| *end <= chunk.len()) {
+            let taken = chunk.slice(self.offset..end);
+            self.moved(count, chunk.len());
+            return Some(taken);
+        }
+        let mut taken = BytesMut::new();
+        let mut left = count;
+        while left > 0 {
+            let chunk = self.chunks.get(self.chunk)?;
+            let step = left.min(chunk.len() - self.offset);
+            taken.extend_from_slice(&chunk[self.offset..self.offset + step]);
+            self.moved(step, chunk.len());
+            left -= step;
+        }
+        Some(taken.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(parts: &[&'static [u8]]) -> Rope {
+        let mut rope = Rope::default();
+        for part in parts {
+            rope.push(Bytes::from_static(part));
+        }
+        rope
+    }
+
+    #[test]
+    fn advance_crosses_chunks() {
+        let mut subject = rope(&[b"ab", b"cd", b"ef"]);
+        subject.advance(3);
+        assert_eq!(subject.to_bytes(), "def");
+        assert_eq!(subject.len(), 3);
+        subject.advance(10);
+        assert!(subject.is_empty());
+    }
+
+    #[test]
+    fn take_joins_chunks_only_where_it_must() {
+        let subject = rope(&[b"abc", b"def"]);
+        let mut cursor = Cursor::new(&subject);
+        assert_eq!(cursor.take(2).unwrap(), "ab");
+        assert_eq!(cursor.take(3).unwrap(), "cde");
+        assert_eq!(cursor.position(), 5);
+        assert!(cursor.take(2).is_none());
+    }
+
+    #[test]
+    fn composer_shares_large_pieces() {
+        let body = Bytes::from(vec![7u8; 5000]);
+        let source = Rope::from(body.clone());
+        let mut composer = Composer::default();
+        composer.literal(b"head");
+        composer.slice(&source, 0, 10);
+        composer.slice(&source, 10, 5000);
+        let composed = composer.finish();
+        assert_eq!(composed.len(), 5004);
+        assert_eq!(composed.chunks().len(), 2);
+        assert_eq!(composed.chunks()[1].as_ptr(), body[10..].as_ptr());
+    }
+}

@@ -1,0 +1,244 @@
+//! Requests for which no usable copy is known wait here for the policy.
+//!
+//! Requests that tell the policy the same thing about the same model wait together: the policy is asked
+//! once, and its answer wakes them all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::status::{Code, Status};
+
+/// Why the local copy of a model could not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The model server does not know the model (any more).
+    NotFound,
+    /// The model server cannot be reached, or says that it is not available.
+    Unavailable,
+}
+
+impl Failure {
+    /// The word for it in the Python face.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What the policy is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The name that the client used.
+    pub name: Box<str>,
+    /// The name is an alias.
+    pub is_alias: bool,
+    /// The concrete model id; empty where the alias is not known.
+    pub model: Box<str>,
+    /// Instances whose copies failed since the policy last said that there is one.
+    pub excluded: Vec<Arc<str>>,
+    /// Why the local copy failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+type Outcome = Result<(), Status>;
+
+#[derive(Debug)]
+struct Group {
+    question: Question,
+    method: Box<str>,
+    /// The latest deadline of those waiting; `None`: one of them waits without a deadline.
+    deadline: Mutex<Option<Instant>>,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// All requests waiting for the policy.
+#[derive(Debug)]
+pub struct Misses {
+    waiting: Mutex<HashMap<Question, Arc<Group>>>,
+    /// `None` once closed.
+    policy: Mutex<Option<mpsc::Sender<Ticket>>>,
+}
+
+impl Misses {
+    /// The waiting room, and where the policy receives its questions.
+    #[must_use]
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<Ticket>) {
+        let (policy, questions) = mpsc::channel();
+        (Arc::new(Self { waiting: Mutex::default(), policy: Mutex::new(Some(policy)) }), questions)
+    }
+
+    /// Waits until the policy has put a route into the table.
+    ///
+    /// # Errors
+    /// What the policy says; `DEADLINE_EXCEEDED` is left to the caller.
+    pub async fn wait(
+        self: &Arc<Self>,
+        question: Question,
+        method: &str,
+        deadline: Option<Instant>,
+    ) -> Result<(), Status> {
+        let group = self.join(question, method, deadline);
+        let mut outcome = group.outcome.subscribe();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+            Err(_) => Err(Status::new(Code::Internal, "the waiting room is closed")),
+        }
+    }
+
+    /// Tells the policy without waiting for it.
+    pub fn notify(self: &Arc<Self>, question: Question, method: &str, deadline: Option<Instant>) {
+        self.join(question, method, deadline);
+    }
+
+    fn join(self: &Arc<Self>, question: Question, method: &str, deadline: Option<Instant>) -> Arc<Group> {
+        let mut waiting = self.waiting.lock();
+        if let Some(group) = waiting.get(&question) {
+            let mut latest = group.deadline.lock();
+            *latest = latest.zip(deadline).map(|(one, other)| one.max(other));
+            return Arc::clone(group);
+        }
+        let group = Arc::new(Group {
+            question: question.clone(),
+            method: method.into(),
+            deadline: Mutex::new(deadline),
+            outcome: watch::Sender::new(None),
+        });
+        waiting.insert(question, Arc::clone(&group));
+        drop(waiting);
+        let ticket = Ticket {
+            group: Arc::clone(&group),
+            room: Arc::downgrade(self),
+            answered: AtomicBool::new(false),
+        };
+        let unsent = match &*self.policy.lock() {
+            Some(policy) => policy.send(ticket).err().map(|mpsc::SendError(ticket)| ticket),
+            None => Some(ticket),
+        };
+        if let Some(ticket) = unsent {
+            ticket.answer(Err(Status::unavailable("this instance is shutting down")));
+        }
+        group
+    }
+
+    /// Fails all that wait, and tells the policy that there will be no more questions.
+    pub fn close(&self, status: &Status) {
+        *self.policy.lock() = None;
+        for (_, group) in self.waiting.lock().drain() {
+            group.outcome.send_replace(Some(Err(status.clone())));
+        }
+    }
+}
+
+/// A question to the policy. It is answered once; dropped unanswered, the requests fail.
+#[derive(Debug)]
+pub struct Ticket {
+    group: Arc<Group>,
+    room: Weak<Misses>,
+    answered: AtomicBool,
+}
+
+impl Ticket {
+    /// What is asked.
+    #[must_use]
+    pub fn question(&self) -> &Question {
+        &self.group.question
+    }
+
+    /// The method of the first request.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.group.method
+    }
+
+    /// How long the most patient of the waiting requests still waits; `None`: for ever.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = *self.group.deadline.lock();
+        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Wakes those who wait: there is a route in the table, or an error for them.
+    pub fn answer(&self, outcome: Outcome) {
+        if self.answered.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(room) = self.room.upgrade() {
+            room.waiting.lock().remove(&self.group.question);
+        }
+        self.group.outcome.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.answer(Err(Status::new(Code::Internal, "the policy left the request unanswered")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(model: &str) -> Question {
+        Question {
+            name: model.into(),
+            is_alias: false,
+            model: model.into(),
+            excluded: Vec::new(),
+            failure: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_for_one_model_ask_once_and_wait_together() {
+        let (misses, questions) = Misses::new();
+        let soon = Instant::now() + Duration::from_secs(5);
+        let waiters: Vec<_> = (0..10)
+            .map(|number| {
+                let misses = Arc::clone(&misses);
+                let deadline = Some(soon + Duration::from_secs(number));
+                tokio::spawn(async move { misses.wait(question("a"), "m", deadline).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let ticket = questions.recv().unwrap();
+        assert!(ticket.time_left().unwrap() > Duration::from_secs(13));
+        assert!(questions.try_recv().is_err());
+        ticket.answer(Ok(()));
+        for waiter in waiters {
+            assert_eq!(waiter.await.unwrap(), Ok(()));
+        }
+        assert!(misses.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_question_fails_the_request() {
+        let (misses, questions) = Misses::new();
+        let waiter = {
+            let misses = Arc::clone(&misses);
+            tokio::spawn(async move { misses.wait(question("a"), "m", None).await })
+        };
+        tokio::task::yield_now().await;
+        let ticket = questions.recv().unwrap();
+        assert_eq!(ticket.time_left(), None);
+        drop(ticket);
+        assert_eq!(waiter.await.unwrap().unwrap_err().code, Code::Internal);
+    }
+
+    #[tokio::test]
+    async fn without_a_policy_requests_fail_at_once() {
+        let (misses, questions) = Misses::new();
+        drop(questions);
+        let failed = misses.wait(question("a"), "m", None).await.unwrap_err();
+        assert_eq!(failed.code, Code::Unavailable);
+    }
+}

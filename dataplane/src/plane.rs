@@ -1,0 +1,102 @@
+//! The state that all requests of one instance share.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak, mpsc};
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::metrics::Metrics;
+use crate::miss::{Misses, Ticket};
+use crate::rpcs::{Methods, Rpcs};
+use crate::table::Table;
+use crate::upstream::{Target, Upstream};
+
+/// What does not change while the byte path runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of this instance in routes.
+    pub instance_id: String,
+    /// The management API of this instance.
+    pub policy: Target,
+    /// The model server; without one this instance only routes.
+    pub runtime: Option<Target>,
+    /// Addresses for gRPC clients.
+    pub grpc_listen: Vec<String>,
+    /// Addresses for REST clients.
+    pub rest_listen: Vec<String>,
+    /// Address for peers.
+    pub peer_listen: Option<String>,
+    /// Addresses for gRPC clients, shared with other processes, open while this instance is ready.
+    pub shared_listen_grpc: Vec<String>,
+    /// As `shared_listen_grpc`, for REST clients.
+    pub shared_listen_rest: Vec<String>,
+    /// Largest message accepted from clients and servers, in bytes.
+    pub max_message_bytes: usize,
+    /// Largest header block accepted from clients, in bytes.
+    pub max_header_bytes: u32,
+    /// Threads that move bytes.
+    pub worker_threads: usize,
+}
+
+/// The state of one instance.
+#[derive(Debug)]
+pub struct Plane {
+    /// What does not change.
+    pub config: Config,
+    /// This instance's name, shared.
+    pub instance: Arc<str>,
+    /// Where the copies are.
+    pub table: Table,
+    /// What clients may call.
+    pub rpcs: ArcSwap<Rpcs>,
+    /// What the model server offers.
+    pub methods: ArcSwap<Methods>,
+    /// The model server.
+    pub runtime: Option<Arc<Upstream>>,
+    /// The management API.
+    pub policy: Arc<Upstream>,
+    /// Requests that wait for the policy.
+    pub misses: Arc<Misses>,
+    /// Measurements.
+    pub metrics: Metrics,
+    /// This instance takes requests of clients.
+    pub ready: AtomicBool,
+    peers: Mutex<HashMap<Box<str>, Weak<Upstream>>>,
+}
+
+impl Plane {
+    /// The state of a new instance, and where its policy receives its questions.
+    #[must_use]
+    pub fn new(config: Config) -> (Arc<Self>, mpsc::Receiver<Ticket>) {
+        let (misses, questions) = Misses::new();
+        let plane = Self {
+            instance: config.instance_id.as_str().into(),
+            table: Table::default(),
+            rpcs: ArcSwap::default(),
+            methods: ArcSwap::default(),
+            runtime: config.runtime.clone().map(|target| Upstream::new(target, false)),
+            policy: Upstream::new(config.policy.clone(), false),
+            misses,
+            metrics: Metrics::default(),
+            ready: AtomicBool::new(false),
+            peers: Mutex::default(),
+            config,
+        };
+        (Arc::new(plane), questions)
+    }
+
+    /// The connection to the peer at `address`, the same for all models.
+    #[must_use]
+    pub fn peer(&self, address: &str) -> Arc<Upstream> {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.get(address).and_then(Weak::upgrade) {
+            return peer;
+        }
+        peers.retain(|_, peer| peer.strong_count() > 0);
+        let peer = Upstream::new(Target::Tcp(address.to_owned()), true);
+        peers.insert(address.into(), Arc::downgrade(&peer));
+        peer
+    }
+}

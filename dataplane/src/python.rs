@@ -1,0 +1,324 @@
+//! The Python face: `modelmesh_dataplane._native`.
+//!
+//! Worker threads never take the interpreter's lock. The policy is asked on one thread of its own.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyMapping;
+
+use crate::miss::Ticket;
+use crate::plane::{Config, Plane};
+use crate::rpcs::{Methods, Rpc, Rpcs};
+use crate::server::Server;
+use crate::status::{Code, Status};
+use crate::table::{Copies, PeerCopy};
+
+/// A copy of a model, for a routing table.
+#[pyclass(frozen, name = "CopyRoute", module = "modelmesh_dataplane._native")]
+#[derive(Debug)]
+struct CopyRoute {
+    #[pyo3(get)]
+    instance_id: String,
+    #[pyo3(get)]
+    address: Option<String>,
+    #[pyo3(get)]
+    loaded: bool,
+}
+
+#[pymethods]
+impl CopyRoute {
+    #[new]
+    #[pyo3(signature = (instance_id, address, loaded=true))]
+    fn new(instance_id: String, address: Option<String>, loaded: bool) -> Self {
+        Self { instance_id, address, loaded }
+    }
+
+    fn __repr__(&self) -> String {
+        let address = self.address.as_ref().map_or("None".to_owned(), |address| format!("'{address}'"));
+        let loaded = if self.loaded { "True" } else { "False" };
+        format!("CopyRoute('{}', {address}, loaded={loaded})", self.instance_id)
+    }
+}
+
+/// Requests for one model that found no usable copy.
+#[pyclass(frozen, name = "Miss", module = "modelmesh_dataplane._native")]
+#[derive(Debug)]
+struct Miss(Ticket);
+
+#[pymethods]
+impl Miss {
+    #[getter]
+    fn name(&self) -> &str {
+        &self.0.question().name
+    }
+
+    #[getter]
+    fn is_alias(&self) -> bool {
+        self.0.question().is_alias
+    }
+
+    #[getter]
+    fn model_id(&self) -> &str {
+        &self.0.question().model
+    }
+
+    #[getter]
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+
+    #[getter]
+    fn excluded(&self) -> Vec<String> {
+        self.0.question().excluded.iter().map(ToString::to_string).collect()
+    }
+
+    #[getter]
+    fn failure(&self) -> Option<&'static str> {
+        self.0.question().failure.map(crate::miss::Failure::name)
+    }
+
+    #[getter]
+    fn deadline_ms(&self) -> Option<u64> {
+        self.0.time_left().map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn serve(&self) {
+        self.0.answer(Ok(()));
+    }
+
+    #[pyo3(signature = (code, message, retry_after_ms=None))]
+    fn fail(&self, code: usize, message: String, retry_after_ms: Option<u64>) -> PyResult<()> {
+        let code = match Code::from_number(code) {
+            Code::Ok => return Err(PyValueError::new_err("a request cannot fail with the code OK")),
+            code => code,
+        };
+        self.0.answer(Err(Status::of_policy(code, message, retry_after_ms.map(Duration::from_millis))));
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        let question = self.0.question();
+        format!(
+            "Miss(name='{}', model_id='{}', excluded={:?})",
+            question.name, question.model, question.excluded
+        )
+    }
+}
+
+/// The byte path of one instance.
+#[pyclass(frozen, name = "Dataplane", module = "modelmesh_dataplane._native")]
+#[derive(Debug)]
+struct Dataplane {
+    plane: Arc<Plane>,
+    server: Mutex<Option<Server>>,
+    bridge: Mutex<Option<(mpsc::Receiver<Ticket>, Py<PyAny>)>>,
+}
+
+#[pymethods]
+impl Dataplane {
+    #[new]
+    #[pyo3(signature = (
+        *,
+        instance_id,
+        on_miss,
+        policy_target,
+        runtime_target,
+        grpc_listen,
+        rest_listen=Vec::new(),
+        peer_listen=None,
+        shared_listen_grpc=Vec::new(),
+        shared_listen_rest=Vec::new(),
+        max_message_bytes=16 * 1024 * 1024,
+        max_header_bytes=8192,
+        worker_threads=2,
+    ))]
+    #[allow(clippy::too_many_arguments)] // they are keyword arguments
+    fn new(
+        instance_id: String,
+        on_miss: Py<PyAny>,
+        policy_target: &str,
+        runtime_target: Option<&str>,
+        grpc_listen: Vec<String>,
+        rest_listen: Vec<String>,
+        peer_listen: Option<String>,
+        shared_listen_grpc: Vec<String>,
+        shared_listen_rest: Vec<String>,
+        max_message_bytes: usize,
+        max_header_bytes: u32,
+        worker_threads: usize,
+    ) -> PyResult<Self> {
+        let (plane, questions) = Plane::new(Config {
+            instance_id,
+            policy: policy_target.parse().map_err(PyValueError::new_err)?,
+            runtime: runtime_target.map(str::parse).transpose().map_err(PyValueError::new_err)?,
+            grpc_listen,
+            rest_listen,
+            peer_listen,
+            shared_listen_grpc,
+            shared_listen_rest,
+            max_message_bytes,
+            max_header_bytes,
+            worker_threads,
+        });
+        Ok(Self { plane, server: Mutex::new(None), bridge: Mutex::new(Some((questions, on_miss))) })
+    }
+
+    fn start(&self) -> PyResult<()> {
+        let mut server = self.server.lock();
+        let Some((questions, on_miss)) = self.bridge.lock().take() else {
+            return Err(PyRuntimeError::new_err("the dataplane has been started before"));
+        };
+        match Server::start(Arc::clone(&self.plane)) {
+            Ok(started) => *server = Some(started),
+            Err(error) => {
+                *self.bridge.lock() = Some((questions, on_miss));
+                return Err(os_error(&error));
+            }
+        }
+        std::thread::Builder::new()
+            .name("modelmesh-bridge".into())
+            .spawn(move || ask_policy(&questions, &on_miss))
+            .map(|_| ())
+            .map_err(|error| os_error(&error))
+    }
+
+    fn addresses(&self) -> Vec<(&'static str, String)> {
+        let server = self.server.lock();
+        let bound = server.as_ref().map(Server::bound).unwrap_or_default();
+        bound.iter().map(|(port, address)| (port.name(), address.to_string())).collect()
+    }
+
+    fn set_rpcs(&self, rpcs: &Bound<'_, PyMapping>, allow_other: bool) -> PyResult<()> {
+        let mut listed = Vec::new();
+        for item in rpcs.items()?.iter() {
+            let (method, (path, is_alias)): (String, (Vec<u32>, bool)) = item.extract()?;
+            listed.push((method, Rpc { path: path.into_boxed_slice(), is_alias }));
+        }
+        self.plane.rpcs.store(Arc::new(Rpcs::new(listed, allow_other)));
+        Ok(())
+    }
+
+    fn set_methods(&self, methods: &Bound<'_, PyMapping>, allow_any: bool) -> PyResult<()> {
+        let mut listed = Vec::new();
+        for item in methods.items()?.iter() {
+            listed.push(item.extract::<(String, Vec<u32>)>()?);
+        }
+        self.plane.methods.store(Arc::new(Methods::new(listed, allow_any)));
+        Ok(())
+    }
+
+    fn update(
+        &self,
+        generation: u64,
+        models: &Bound<'_, PyMapping>,
+        aliases: &Bound<'_, PyMapping>,
+    ) -> PyResult<bool> {
+        let mut routes = Vec::new();
+        for item in models.items()?.iter() {
+            let (id, copies): (String, Option<Vec<Py<CopyRoute>>>) = item.extract()?;
+            routes.push((id, copies.map(|copies| self.copies(&copies))));
+        }
+        let mut names = Vec::new();
+        for item in aliases.items()?.iter() {
+            let (name, targets): (String, Option<Vec<(String, u32)>>) = item.extract()?;
+            let targets = targets.map(|targets| {
+                targets.into_iter().map(|(id, weight)| (id.into_boxed_str(), weight)).collect()
+            });
+            names.push((name, targets));
+        }
+        Ok(self.plane.table.update(
+            generation,
+            routes.iter_mut().map(|(id, copies)| (id.as_str(), copies.take())),
+            names.iter_mut().map(|(name, targets)| (name.as_str(), targets.take())),
+        ))
+    }
+
+    fn usage(&self) -> Vec<(String, u64, u64)> {
+        let drained = self.plane.table.drain_usage();
+        drained.into_iter().map(|usage| (usage.model, usage.requests, usage.last_used_ms)).collect()
+    }
+
+    fn in_flight(&self, model_id: &str) -> u32 {
+        self.plane.table.model(model_id).map_or(0, |model| model.in_flight())
+    }
+
+    fn set_ready(&self, ready: bool) -> PyResult<()> {
+        match &*self.server.lock() {
+            Some(server) => server.set_ready(ready).map_err(|error| os_error(&error)),
+            None if ready => Err(PyRuntimeError::new_err("the dataplane has not been started")),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.plane.metrics.text()
+    }
+
+    fn stop(&self, py: Python<'_>, grace_ms: u64) {
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            py.detach(|| server.stop(Duration::from_millis(grace_ms)));
+        }
+    }
+}
+
+impl Dataplane {
+    fn copies(&self, routes: &[Py<CopyRoute>]) -> Copies {
+        let mut copies = Copies::default();
+        let mut peers = Vec::new();
+        for route in routes.iter().map(Py::get).filter(|route| route.loaded) {
+            match &route.address {
+                None => copies.local = true,
+                Some(address) => peers.push(PeerCopy {
+                    instance: route.instance_id.as_str().into(),
+                    upstream: self.plane.peer(address),
+                }),
+            }
+        }
+        copies.peers = peers.into_boxed_slice();
+        copies
+    }
+}
+
+/// Hands questions to the policy until there will be no more. A policy that raises fails the request: the
+/// ticket is dropped unanswered.
+fn ask_policy(questions: &mpsc::Receiver<Ticket>, on_miss: &Py<PyAny>) {
+    while let Ok(first) = questions.recv() {
+        Python::attach(|py| {
+            for ticket in std::iter::once(first).chain(questions.try_iter()) {
+                if let Err(error) = on_miss.call1(py, (Miss(ticket),)) {
+                    error.write_unraisable(py, Some(on_miss.bind(py)));
+                }
+            }
+        });
+    }
+}
+
+fn os_error(error: &std::io::Error) -> PyErr {
+    let text = error.to_string();
+    match number(error.kind()) {
+        Some(number) => PyOSError::new_err((number, text)),
+        None => PyOSError::new_err(text),
+    }
+}
+
+/// The error number from which Python makes the subclass of `OSError`, for what happens to ports.
+fn number(kind: std::io::ErrorKind) -> Option<i32> {
+    match kind {
+        std::io::ErrorKind::AddrInUse => Some(98),
+        std::io::ErrorKind::AddrNotAvailable => Some(99),
+        std::io::ErrorKind::PermissionDenied => Some(13),
+        _ => None,
+    }
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<CopyRoute>()?;
+    module.add_class::<Miss>()?;
+    module.add_class::<Dataplane>()
+}

@@ -1,0 +1,289 @@
+//! Listeners and connections: opening ports, accepting, and closing without dropping requests.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::body::Answer;
+use crate::guard::guarded;
+use crate::log;
+use crate::plane::Plane;
+use crate::status::{Code, Status};
+use crate::{rest, service};
+
+const BACKLOG: i32 = 1024;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams that one client may have open on one connection.
+const MAX_STREAMS: u32 = 1000;
+/// A client that answers no ping for this long is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client of HTTP/1 sends its head within this, or loses the connection.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// After accept fails (no file descriptors left), others may free some within this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is served at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// gRPC clients.
+    Grpc,
+    /// REST clients.
+    Rest,
+    /// Other instances.
+    Peer,
+}
+
+impl Port {
+    /// The word for it in messages and in the Python face.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Rest => "rest",
+            Self::Peer => "peer",
+        }
+    }
+}
+
+/// The servers of one instance, and the threads they run on.
+#[derive(Debug)]
+pub struct Server {
+    plane: Arc<Plane>,
+    runtime: Runtime,
+    /// Becomes true when all listeners close.
+    stop: watch::Sender<bool>,
+    /// Becomes true when the shared listeners close.
+    unshare: Mutex<Option<watch::Sender<bool>>>,
+    bound: Vec<(Port, SocketAddr)>,
+    connections: Arc<GracefulShutdown>,
+}
+
+impl Server {
+    /// Opens all ports but the shared ones, and serves.
+    ///
+    /// # Errors
+    /// If a port cannot be opened; the error names the address.
+    pub fn start(plane: Arc<Plane>) -> io::Result<Self> {
+        let config = &plane.config;
+        let mut listeners = Vec::new();
+        for (port, addresses) in [(Port::Grpc, &config.grpc_listen), (Port::Rest, &config.rest_listen)] {
+            for address in addresses {
+                listeners.push((port, listen(port, address, false)?));
+            }
+        }
+        if let Some(address) = &config.peer_listen {
+            listeners.push((Port::Peer, listen(Port::Peer, address, false)?));
+        }
+        let bound = listeners
+            .iter()
+            .map(|(port, listener)| Ok((*port, listener.local_addr()?)))
+            .collect::<io::Result<_>>()?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(config.worker_threads.max(1))
+            .thread_name("modelmesh-bytes")
+            .enable_all()
+            .build()?;
+        let server = Self {
+            plane,
+            runtime,
+            stop: watch::Sender::new(false),
+            unshare: Mutex::new(None),
+            bound,
+            connections: Arc::default(),
+        };
+        for (port, listener) in listeners {
+            server.accept(port, listener, server.stop.subscribe())?;
+        }
+        Ok(server)
+    }
+
+    /// The ports that [`Server::start`] opened.
+    #[must_use]
+    pub fn bound(&self) -> &[(Port, SocketAddr)] {
+        &self.bound
+    }
+
+    /// Opens or closes the shared ports, and answers health checks accordingly.
+    ///
+    /// # Errors
+    /// If a shared port cannot be opened.
+    pub fn set_ready(&self, ready: bool) -> io::Result<()> {
+        let mut unshare = self.unshare.lock();
+        if ready && unshare.is_none() {
+            let config = &self.plane.config;
+            let mut listeners = Vec::new();
+            for (port, addresses) in
+                [(Port::Grpc, &config.shared_listen_grpc), (Port::Rest, &config.shared_listen_rest)]
+            {
+                for address in addresses {
+                    listeners.push((port, listen(port, address, true)?));
+                }
+            }
+            let sender = watch::Sender::new(false);
+            for (port, listener) in listeners {
+                self.accept(port, listener, sender.subscribe())?;
+            }
+            *unshare = Some(sender);
+        } else if !ready && let Some(sender) = unshare.take() {
+            sender.send_replace(true);
+        }
+        self.plane.ready.store(ready, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn accept(
+        &self,
+        port: Port,
+        listener: std::net::TcpListener,
+        stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let _inside = self.runtime.enter();
+        let listener = TcpListener::from_std(listener)?;
+        let (plane, connections) = (Arc::clone(&self.plane), Arc::clone(&self.connections));
+        self.runtime.spawn(accept(listener, port, plane, connections, stop));
+        Ok(())
+    }
+
+    /// Closes the ports, lets requests end for at most `grace`, and ends the threads. Blocks.
+    pub fn stop(self, grace: Duration) {
+        let Self { plane, runtime, stop, unshare, connections, .. } = self;
+        plane.ready.store(false, Ordering::Relaxed);
+        stop.send_replace(true);
+        if let Some(sender) = unshare.into_inner() {
+            sender.send_replace(true);
+        }
+        drop(stop);
+        runtime.block_on(async {
+            // The accept loops hold the other references, and drop them as they end.
+            let ended = async {
+                let mut connections = connections;
+                let connections = loop {
+                    match Arc::try_unwrap(connections) {
+                        Ok(connections) => break connections,
+                        Err(shared) => connections = shared,
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                };
+                connections.shutdown().await;
+            };
+            if tokio::time::timeout(grace, ended).await.is_err() {
+                log::error("requests are broken off", "they did not end within the grace period");
+            }
+        });
+        plane.misses.close(&Status::unavailable("this instance is shutting down"));
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+fn listen(port: Port, address: &str, shared: bool) -> io::Result<std::net::TcpListener> {
+    open(address, shared).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "; stop the process that listens there, or choose another port",
+            _ => "",
+        };
+        let text = format!("cannot listen on {address} for {} requests: {error}{advice}", port.name());
+        io::Error::new(error.kind(), text)
+    })
+}
+
+fn open(address: &str, shared: bool) -> io::Result<std::net::TcpListener> {
+    let address = address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address"))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+async fn accept(
+    listener: TcpListener,
+    port: Port,
+    plane: Arc<Plane>,
+    connections: Arc<GracefulShutdown>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => serve(stream, port, &plane, &connections),
+            Err(error) => {
+                log::error("cannot accept a connection", &error.to_string());
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn serve(stream: TcpStream, port: Port, plane: &Arc<Plane>, connections: &GracefulShutdown) {
+    // A connection that is gone already shows in its first read.
+    let _ = stream.set_nodelay(true);
+    let plane = Arc::clone(plane);
+    let max_header_bytes = plane.config.max_header_bytes;
+    let handler = service_fn(move |request| handle(Arc::clone(&plane), port, request));
+    let connection =
+        builder(port, max_header_bytes).serve_connection(TokioIo::new(stream), handler).into_owned();
+    // A broken connection concerns its client, who knows.
+    tokio::spawn(connections.watch(connection));
+}
+
+fn builder(port: Port, max_header_bytes: u32) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .auto_date_header(port == Port::Rest)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(max_header_bytes)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    if port == Port::Rest {
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+        builder
+    } else {
+        builder.http2_only()
+    }
+}
+
+async fn handle(
+    plane: Arc<Plane>,
+    port: Port,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let internal = || Status::new(Code::Internal, "a defect of the byte path; its log has the details");
+    let response = match port {
+        Port::Grpc => guarded(service::client(plane, request), || service::failed(&internal())).await,
+        Port::Peer => guarded(service::peer(plane, request), || service::failed(&internal())).await,
+        Port::Rest => guarded(rest::serve(plane, request), || rest::failed(&internal())).await,
+    };
+    Ok(response)
+}

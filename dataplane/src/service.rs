@@ -1,0 +1,245 @@
+//! What happens to a gRPC call, by the port it comes in at and its method.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use prost::Message as _;
+
+use crate::body::{Answer, Outgoing};
+use crate::grpc;
+use crate::headers;
+use crate::metrics::ApiTimer;
+use crate::plane::Plane;
+use crate::route::{self, Call, HopRefused};
+use crate::status::{Code, Status};
+use crate::v2;
+
+/// The version in `ServerMetadata`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Services that the policy of this instance implements.
+const POLICY_SERVICES: &[&str] = &[
+    "mmesh.ModelMesh",
+    "com.ibm.watson.tas.proto.TasRuntime",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+/// The policy's service for other instances.
+const PEER_SERVICE: &str = "modelmesh.internal.Peer";
+/// The model server's management service, which no client may call.
+const RUNTIME_SERVICE: &str = "mmesh.ModelRuntime";
+
+/// A call on a port for clients.
+pub async fn client(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Answer> {
+    if let Some(refusal) = refuse_other_protocols(&request) {
+        return refusal;
+    }
+    let (service, method) = split(request.uri().path());
+    match service {
+        RUNTIME_SERVICE => failed(&Status::unimplemented(format!("{RUNTIME_SERVICE} is not for clients"))),
+        service if POLICY_SERVICES.contains(&service) => pass_to_policy(&plane, request).await,
+        v2::SERVICE => match method {
+            "ServerLive" => answer(&v2::ServerLiveResponse { live: true }),
+            "ServerReady" => answer(&v2::ServerReadyResponse { ready: plane.ready.load(Ordering::Relaxed) }),
+            "ServerMetadata" => answer(&server_metadata()),
+            "ModelReady" => measured(&plane, request, model_ready).await,
+            _ => measured(&plane, request, infer).await,
+        },
+        _ => measured(&plane, request, infer).await,
+    }
+}
+
+/// A call on the port for peers.
+pub async fn peer(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Answer> {
+    if let Some(refusal) = refuse_other_protocols(&request) {
+        return refusal;
+    }
+    if split(request.uri().path()).0 == PEER_SERVICE {
+        return pass_to_policy(&plane, request).await;
+    }
+    if request.headers().get(headers::HOP) != Some(&headers::HOP_HIT) {
+        return failed(&Status::unimplemented("this port is for the peers of this instance"));
+    }
+    match hop(&plane, request).await {
+        Ok(response) => response,
+        Err(HopRefused::Request(status)) => failed(&status),
+        Err(HopRefused::NotHere) => {
+            marked(&Status::new(Code::NotFound, "the model is not loaded here"), headers::HOP_NOT_HERE)
+        }
+        Err(HopRefused::Failed(status)) => marked(&status, headers::HOP_FAILED),
+    }
+}
+
+async fn hop(plane: &Arc<Plane>, request: Request<Incoming>) -> Result<Response<Answer>, HopRefused> {
+    let call = read(plane, request, None).await.map_err(HopRefused::Request)?;
+    let name = headers::name(&call.headers).map_err(HopRefused::Request)?;
+    route::serve_hop(plane, &call, &name).await
+}
+
+fn marked(status: &Status, mark: HeaderValue) -> Response<Answer> {
+    let mut response = failed(status);
+    response.headers_mut().insert(headers::HOP_STATUS, mark);
+    response
+}
+
+/// What `GET /v2` and `ServerMetadata` say.
+#[must_use]
+pub fn server_metadata() -> v2::ServerMetadataResponse {
+    v2::ServerMetadataResponse { name: "modelmesh".into(), version: VERSION.into(), extensions: Vec::new() }
+}
+
+async fn infer(
+    plane: &Arc<Plane>,
+    request: Request<Incoming>,
+    timer: &mut ApiTimer,
+) -> Result<Response<Answer>, Status> {
+    check(plane, &request)?;
+    let call = read(plane, request, Some(timer)).await?;
+    let name = route::name(plane, &call)?;
+    route::serve(plane, &call, &name).await
+}
+
+/// Refuses before the body is read what the head alone shows to be wrong.
+fn check(plane: &Plane, request: &Request<Incoming>) -> Result<(), Status> {
+    let rpcs = plane.rpcs.load();
+    let rpc = rpcs.get(request.uri().path().trim_start_matches('/'))?;
+    if rpc.path.is_empty() {
+        headers::name(request.headers())?;
+    }
+    Ok(())
+}
+
+/// `ModelReady`: true where a copy can serve; what is not loaded is the policy's to judge.
+async fn model_ready(
+    plane: &Arc<Plane>,
+    request: Request<Incoming>,
+    timer: &mut ApiTimer,
+) -> Result<Response<Answer>, Status> {
+    let call = read(plane, request, Some(timer)).await?;
+    let asked = v2::ModelRequest::decode(call.message.body.to_bytes())
+        .map_err(|error| Status::invalid(format!("the request message is malformed: {error}")))?;
+    if is_ready(plane, &asked.name) {
+        return Ok(answer(&v2::ModelReadyResponse { ready: true }));
+    }
+    ask_policy(plane, call).await
+}
+
+/// True if a copy of the model can serve, called by its alias or its own id.
+#[must_use]
+pub fn is_ready(plane: &Plane, name: &str) -> bool {
+    let alias = plane.table.alias(name);
+    let id = alias.as_deref().and_then(|alias| alias.choose()).unwrap_or(name);
+    plane.table.model(id).is_some_and(|model| model.is_ready())
+}
+
+/// Passes a call that has been read to the policy.
+///
+/// # Errors
+/// `UNAVAILABLE` if the policy does not answer.
+pub async fn ask_policy(plane: &Plane, call: Call) -> Result<Response<Answer>, Status> {
+    let mut request = Request::new(Outgoing::message(&call.message));
+    *request.method_mut() = http::Method::POST;
+    *request.headers_mut() = call.headers;
+    request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    request.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
+    *request.uri_mut() =
+        plane.policy.uri(&call.path).map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+    send_to_policy(plane, request).await
+}
+
+async fn pass_to_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {
+    let (mut head, body) = request.into_parts();
+    let path = head.uri.path_and_query().cloned();
+    let Some(uri) = path.and_then(|path| plane.policy.uri(&path).ok()) else {
+        return failed(&Status::unimplemented("the call has no path"));
+    };
+    head.uri = uri;
+    head.version = http::Version::HTTP_2;
+    match send_to_policy(plane, Request::from_parts(head, Outgoing::Stream(body))).await {
+        Ok(response) => response,
+        Err(status) => failed(&status),
+    }
+}
+
+async fn send_to_policy(plane: &Plane, request: Request<Outgoing>) -> Result<Response<Answer>, Status> {
+    match plane.policy.send(request).await {
+        Ok(response) => Ok(response.map(|body| Answer::Stream { body })),
+        Err(error) => Err(Status::unavailable(format!("the management API of this instance: {error}"))),
+    }
+}
+
+async fn measured<F>(plane: &Arc<Plane>, request: Request<Incoming>, serve: F) -> Response<Answer>
+where
+    F: AsyncFnOnce(&Arc<Plane>, Request<Incoming>, &mut ApiTimer) -> Result<Response<Answer>, Status>,
+{
+    let method = plane.metrics.method(request.uri().path().trim_start_matches('/'));
+    let mut timer = plane.metrics.api(&method);
+    match serve(plane, request, &mut timer).await {
+        Ok(mut response) => {
+            let code = grpc::read_status(response.headers()).map_or(Code::Ok, |status| status.code);
+            match response.body_mut() {
+                Answer::Relay { relay } => relay.measure(timer),
+                Answer::Whole { .. } | Answer::Stream { .. } => timer.finish(code, 0),
+            }
+            response
+        }
+        Err(status) => {
+            timer.finish(status.code, 0);
+            failed(&status)
+        }
+    }
+}
+
+async fn read(
+    plane: &Plane,
+    request: Request<Incoming>,
+    timer: Option<&mut ApiTimer>,
+) -> Result<Call, Status> {
+    let (head, body) = request.into_parts();
+    let deadline = grpc::deadline(&head.headers)?;
+    let path =
+        head.uri.path_and_query().cloned().ok_or_else(|| Status::unimplemented("the call has no path"))?;
+    let metrics = plane.metrics.method(path.path().trim_start_matches('/'));
+    let reading = grpc::read_message(body, plane.config.max_message_bytes);
+    let message = match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, reading).await.map_err(|_| Status::deadline())??
+        }
+        None => reading.await?,
+    };
+    if let Some(timer) = timer {
+        timer.requested(message.body.len());
+    }
+    Ok(Call { path, headers: head.headers, message, deadline, metrics })
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.trim_start_matches('/').split_once('/').unwrap_or_default()
+}
+
+fn refuse_other_protocols(request: &Request<Incoming>) -> Option<Response<Answer>> {
+    if is_grpc(request.headers()) {
+        return None;
+    }
+    let mut response = Response::new(Answer::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Some(response)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn answer(message: &impl prost::Message) -> Response<Answer> {
+    let mut response = Response::new(Answer::message(&message.encode_to_vec()));
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
+    response
+}
+
+/// An answer that is only an error.
+#[must_use]
+pub fn failed(status: &Status) -> Response<Answer> {
+    grpc::status_head(status).map(|()| Answer::empty())
+}

@@ -1,0 +1,332 @@
+//! The routing table: where each model's copies are, and how often the local ones are used.
+//!
+//! Models and aliases lie in sharded maps; what is known of one model is an immutable [`Copies`] that an
+//! update swaps as a whole. A lookup takes a shard's read lock for one hash probe and nothing longer.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use http::HeaderValue;
+use parking_lot::{Mutex, RwLock};
+
+use crate::upstream::Upstream;
+
+const SHARDS: usize = 64;
+
+/// A copy of a model on another instance.
+#[derive(Clone, Debug)]
+pub struct PeerCopy {
+    /// The instance that holds it.
+    pub instance: Arc<str>,
+    /// The connection to that instance.
+    pub upstream: Arc<Upstream>,
+}
+
+/// The copies of a model that can serve now.
+#[derive(Clone, Debug, Default)]
+pub struct Copies {
+    /// This instance's model server has the model loaded.
+    pub local: bool,
+    /// Loaded copies elsewhere.
+    pub peers: Box<[PeerCopy]>,
+}
+
+/// What a request takes next.
+#[derive(Debug)]
+pub enum Pick {
+    /// The local copy, counted as in use for as long as the guard lives.
+    Local(LocalUse),
+    /// A copy on a peer.
+    Peer(PeerCopy),
+}
+
+/// One model: its copies, and the counters of its local copy.
+#[derive(Debug)]
+pub struct Model {
+    /// The concrete model id.
+    pub id: Box<str>,
+    /// `mm-model-id`, where the id is visible ASCII.
+    pub id_header: Option<HeaderValue>,
+    /// `mm-model-id-bin`.
+    pub id_header_bin: HeaderValue,
+    copies: ArcSwap<Copies>,
+    in_flight: AtomicU32,
+    requests: AtomicU64,
+    last_used: AtomicU64,
+}
+
+impl Model {
+    fn new(id: &str, copies: Copies) -> Self {
+        let visible = id.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+        Self {
+            id: id.into(),
+            id_header: visible.then(|| HeaderValue::from_str(id).ok()).flatten(),
+            id_header_bin: HeaderValue::from_str(&STANDARD_NO_PAD.encode(id))
+                .unwrap_or(HeaderValue::from_static("")),
+            copies: ArcSwap::from_pointee(copies),
+            in_flight: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            last_used: AtomicU64::new(0),
+        }
+    }
+
+    /// True if any copy can serve.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let copies = self.copies.load();
+        copies.local || !copies.peers.is_empty()
+    }
+
+    /// Requests now on the local copy.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    fn local(self: &Arc<Self>) -> Option<LocalUse> {
+        // Counting comes before the second look at the copies: who removes the copy and then sees no request
+        // in flight (the table's update) can rely on none coming later.
+        let used = LocalUse::begin(Arc::clone(self));
+        self.copies.load().local.then_some(used)
+    }
+}
+
+/// A request on the local copy of a model.
+#[derive(Debug)]
+pub struct LocalUse(Arc<Model>);
+
+impl LocalUse {
+    fn begin(model: Arc<Model>) -> Self {
+        model.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self(model)
+    }
+}
+
+impl Drop for LocalUse {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A name that stands for one of several models, each taken in proportion to its weight.
+#[derive(Debug)]
+pub struct Alias(Box<[(Box<str>, u32)]>);
+
+impl Alias {
+    /// The model id that this request goes to; `None` if no weight is positive.
+    #[must_use]
+    pub fn choose(&self) -> Option<&str> {
+        if let [(only, _)] = &*self.0 {
+            return Some(only);
+        }
+        let total: u64 = self.0.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let mut point = if total == 0 { return None } else { fastrand::u64(..total) };
+        for (model, weight) in &self.0 {
+            match point.checked_sub(u64::from(*weight)) {
+                Some(rest) => point = rest,
+                None => return Some(model),
+            }
+        }
+        None
+    }
+}
+
+/// How often the local copy of a model was used since the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The concrete model id.
+    pub model: String,
+    /// Requests served.
+    pub requests: u64,
+    /// The last of them, in milliseconds since 1970.
+    pub last_used_ms: u64,
+}
+
+/// The routing table of one instance.
+#[derive(Debug, Default)]
+pub struct Table {
+    models: Sharded<Arc<Model>>,
+    aliases: Sharded<Arc<Alias>>,
+    generation: Mutex<u64>,
+    touched: Mutex<Vec<Arc<Model>>>,
+    retired: Mutex<Vec<Arc<Model>>>,
+}
+
+impl Table {
+    /// Applies a batch of changes (`None` removes), unless a batch of a later generation came before it.
+    pub fn update<'a>(
+        &self,
+        generation: u64,
+        models: impl IntoIterator<Item = (&'a str, Option<Copies>)>,
+        aliases: impl IntoIterator<Item = (&'a str, Option<Vec<(Box<str>, u32)>>)>,
+    ) -> bool {
+        let mut last = self.generation.lock();
+        if generation < *last {
+            return false;
+        }
+        *last = generation;
+        for (id, copies) in models {
+            self.set_model(id, copies);
+        }
+        for (name, targets) in aliases {
+            match targets {
+                Some(targets) => self.aliases.insert(name, Arc::new(Alias(targets.into_boxed_slice()))),
+                None => self.aliases.remove(name),
+            }
+        }
+        self.forget_retired();
+        true
+    }
+
+    fn set_model(&self, id: &str, copies: Option<Copies>) {
+        match (self.models.get(id), copies) {
+            (Some(model), Some(copies)) => model.copies.store(Arc::new(copies)),
+            (None, Some(copies)) => self.models.insert(id, Arc::new(Model::new(id, copies))),
+            (Some(model), None) => {
+                model.copies.store(Arc::default());
+                self.retired.lock().push(model);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Removes models without copies once no request is on them: until then their count must be found.
+    fn forget_retired(&self) {
+        self.retired.lock().retain(|model| {
+            let gone = !model.is_ready() && model.in_flight() == 0;
+            if gone {
+                self.models.remove(&model.id);
+            }
+            !gone && !model.is_ready()
+        });
+    }
+
+    /// The model with this id, if it has been routed.
+    #[must_use]
+    pub fn model(&self, id: &str) -> Option<Arc<Model>> {
+        self.models.get(id)
+    }
+
+    /// The alias of this name.
+    #[must_use]
+    pub fn alias(&self, name: &str) -> Option<Arc<Alias>> {
+        self.aliases.get(name)
+    }
+
+    /// A copy to serve a request: the local one, else the less loaded of two random peers. `excluded`
+    /// instances have failed for this request.
+    #[must_use]
+    pub fn pick(&self, model: &Arc<Model>, own_instance: &str, excluded: &[Arc<str>]) -> Option<Pick> {
+        let copies = model.copies.load();
+        let usable = |instance: &str| !excluded.iter().any(|other| **other == *instance);
+        if copies.local
+            && usable(own_instance)
+            && let Some(used) = self.pick_local(model)
+        {
+            return Some(Pick::Local(used));
+        }
+        let peer = if excluded.is_empty() {
+            less_loaded(&copies.peers)
+        } else {
+            let left: Vec<_> = copies.peers.iter().filter(|peer| usable(&peer.instance)).cloned().collect();
+            less_loaded(&left)
+        };
+        peer.map(Pick::Peer)
+    }
+
+    /// The local copy, if it can serve.
+    #[must_use]
+    pub fn pick_local(&self, model: &Arc<Model>) -> Option<LocalUse> {
+        let used = model.local()?;
+        self.count(model);
+        Some(used)
+    }
+
+    /// True if a copy is left to try.
+    #[must_use]
+    pub fn has_copy(&self, model: &Model, own_instance: &str, excluded: &[Arc<str>]) -> bool {
+        let copies = model.copies.load();
+        let usable = |instance: &str| !excluded.iter().any(|other| **other == *instance);
+        copies.local && usable(own_instance) || copies.peers.iter().any(|peer| usable(&peer.instance))
+    }
+
+    fn count(&self, model: &Arc<Model>) {
+        model.last_used.store(now_ms(), Ordering::Relaxed);
+        if model.requests.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.touched.lock().push(Arc::clone(model));
+        }
+    }
+
+    /// The use of local copies since the last call.
+    pub fn drain_usage(&self) -> Vec<Usage> {
+        let touched = std::mem::take(&mut *self.touched.lock());
+        touched
+            .into_iter()
+            .map(|model| Usage {
+                requests: model.requests.swap(0, Ordering::AcqRel),
+                last_used_ms: model.last_used.load(Ordering::Relaxed),
+                model: model.id.to_string(),
+            })
+            .collect()
+    }
+}
+
+fn less_loaded(peers: &[PeerCopy]) -> Option<PeerCopy> {
+    let chosen = match peers {
+        [] => return None,
+        [only] => only,
+        many => {
+            let first = fastrand::usize(..many.len());
+            let second = (first + 1 + fastrand::usize(..many.len() - 1)) % many.len();
+            let (first, second) = (&many[first], &many[second]);
+            if second.upstream.in_flight() < first.upstream.in_flight() { second } else { first }
+        }
+    };
+    Some(chosen.clone())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A map from names that writers of different shards do not contend for.
+#[derive(Debug)]
+struct Sharded<V> {
+    hasher: DefaultHashBuilder,
+    shards: Box<[RwLock<HashMap<Box<str>, V>>]>,
+}
+
+impl<V> Default for Sharded<V> {
+    fn default() -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
+        Self { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), hasher }
+    }
+}
+
+impl<V: Clone> Sharded<V> {
+    fn shard(&self, key: &str) -> &RwLock<HashMap<Box<str>, V>> {
+        // Not the lowest bits: the map inside a shard uses those.
+        let hash = self.hasher.hash_one(key);
+        &self.shards[(hash >> 40) as usize % SHARDS]
+    }
+
+    fn get(&self, key: &str) -> Option<V> {
+        self.shard(key).read().get(key).cloned()
+    }
+
+    fn insert(&self, key: &str, value: V) {
+        self.shard(key).write().insert(key.into(), value);
+    }
+
+    fn remove(&self, key: &str) {
+        self.shard(key).write().remove(key);
+    }
+}

@@ -1,0 +1,252 @@
+//! A multiplexed HTTP/2 connection to a server: the model server, a peer, or the policy.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+
+use crate::body::Outgoing;
+
+/// A server on the same machine or in the same cluster accepts within this, or is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that answers no ping for this long is frozen.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
+/// Window for one response; a response of the default maximum needs eight round trips.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `host:port`.
+    Tcp(String),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// Parses `tcp:<host>:<port>` or `unix:<path>`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(PathBuf::from(path))),
+            Some(("tcp", address)) if address.contains(':') => Ok(Self::Tcp(address.to_owned())),
+            _ => Err(format!("target {text:?} is neither unix:<path> nor tcp:<host>:<port>")),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a server gave no answer.
+#[derive(Clone, Debug)]
+pub struct Unreachable(Arc<str>);
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug)]
+enum Link {
+    Down,
+    Connecting,
+    Up(SendRequest<Outgoing>),
+    Failed(Unreachable),
+}
+
+/// A server, connected on first use and again after a failure; requests share one connection.
+#[derive(Debug)]
+pub struct Upstream {
+    target: Target,
+    authority: Authority,
+    pings: bool,
+    link: watch::Sender<Link>,
+    in_flight: AtomicU32,
+}
+
+impl Upstream {
+    /// A server at `target`. With `pings` a frozen server is noticed; gRPC servers other than our own refuse
+    /// frequent pings.
+    #[must_use]
+    pub fn new(target: Target, pings: bool) -> Arc<Self> {
+        let authority = match &target {
+            Target::Tcp(address) => address.parse().ok(),
+            Target::Unix(_) => None,
+        };
+        Arc::new(Self {
+            target,
+            authority: authority.unwrap_or(Authority::from_static("localhost")),
+            pings,
+            link: watch::Sender::new(Link::Down),
+            in_flight: AtomicU32::new(0),
+        })
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Requests that this instance has on the server now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as being on the server for as long as the guard lives.
+    #[must_use]
+    pub fn occupy(self: &Arc<Self>) -> Occupied {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Occupied(Arc::clone(self))
+    }
+
+    /// The URI of a method on this server.
+    ///
+    /// # Errors
+    /// Never for the path of a request that has been received.
+    pub fn uri(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path.clone())
+            .build()
+    }
+
+    /// Sends a request and waits for the head of the answer. A request that a closing connection did not
+    /// take is sent again on a new one.
+    ///
+    /// # Errors
+    /// [`Unreachable`] if there is no connection, or it broke before the head of the answer.
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, Unreachable> {
+        for last in [false, true] {
+            let mut connection = self.connection().await?;
+            match connection.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if !last => request = unsent,
+                    _ => return Err(self.unreachable(error.error())),
+                },
+            }
+        }
+        Err(self.unreachable(&"the connection closes as soon as it is made"))
+    }
+
+    fn unreachable(&self, cause: &dyn fmt::Display) -> Unreachable {
+        Unreachable(format!("{}: {cause}", self.target).into())
+    }
+
+    async fn connection(self: &Arc<Self>) -> Result<SendRequest<Outgoing>, Unreachable> {
+        if let Link::Up(connection) = &*self.link.borrow()
+            && !connection.is_closed()
+        {
+            return Ok(connection.clone());
+        }
+        let first = self.link.send_if_modified(|link| {
+            let usable = match link {
+                Link::Connecting => true,
+                Link::Up(connection) => !connection.is_closed(),
+                Link::Down | Link::Failed(_) => false,
+            };
+            if !usable {
+                *link = Link::Connecting;
+            }
+            !usable
+        });
+        if first {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.link.send_replace(this.connect().await) });
+        }
+        let mut changes = self.link.subscribe();
+        let link = changes.wait_for(|link| !matches!(link, Link::Connecting)).await;
+        match link.as_deref() {
+            Ok(Link::Up(connection)) => Ok(connection.clone()),
+            Ok(Link::Failed(error)) => Err(error.clone()),
+            _ => Err(self.unreachable(&"not connected")),
+        }
+    }
+
+    async fn connect(&self) -> Link {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.handshake()).await {
+            Ok(Ok(connection)) => Link::Up(connection),
+            Ok(Err(error)) => Link::Failed(self.unreachable(&error)),
+            Err(_) => Link::Failed(self.unreachable(&"no connection within 2 s")),
+        }
+    }
+
+    async fn handshake(&self) -> Result<SendRequest<Outgoing>, Box<dyn std::error::Error + Send + Sync>> {
+        match &self.target {
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address.as_str()).await?;
+                stream.set_nodelay(true)?;
+                self.start(TokioIo::new(stream)).await
+            }
+            Target::Unix(path) => self.start(TokioIo::new(UnixStream::connect(path).await?)).await,
+        }
+    }
+
+    async fn start<I>(&self, io: I) -> Result<SendRequest<Outgoing>, Box<dyn std::error::Error + Send + Sync>>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        if self.pings {
+            builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
+        }
+        let (connection, driver) = builder.handshake(io).await?;
+        // The driver's end shows in the connection: requests fail, and the next one connects again.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
+
+/// A request on a server.
+#[derive(Debug)]
+pub struct Occupied(Arc<Upstream>);
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_parsed() {
+        assert_eq!("unix:/run/a.sock".parse(), Ok(Target::Unix("/run/a.sock".into())));
+        assert_eq!("tcp:localhost:8001".parse(), Ok(Target::Tcp("localhost:8001".into())));
+        for text in ["", "unix:", "tcp:8001", "localhost:8001"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+}

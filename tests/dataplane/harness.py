@@ -1,0 +1,124 @@
+"""A mesh instance around a dataplane: a model server in another process, and a policy written by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import httpx
+import pytest
+from modelmesh_dataplane import CopyRoute, Dataplane, Miss
+
+from api.proto import kfs_inference_v2_pb2 as v2
+from api.proto import kfs_inference_v2_pb2_grpc as v2_grpc
+from api.proto import model_mesh_pb2 as mmesh
+from api.proto import model_mesh_pb2_grpc as mmesh_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = Path(__file__).with_name("fake_runtime.py")
+ALIAS, MODEL = "digits", "digits__isvc-0123456789"
+V2_RPCS = {
+    "inference.GRPCInferenceService/ModelInfer": ([1], True),
+    "inference.GRPCInferenceService/ModelMetadata": ([1], True),
+}
+V2_METHODS = {
+    "inference.GRPCInferenceService/ModelInfer": [1],
+    "inference.GRPCInferenceService/ModelMetadata": [1],
+}
+
+
+class RuntimeProcess:
+    """The fake model server, on a Unix socket, so that it can come back at the same address."""
+
+    def __init__(self, socket: Path) -> None:
+        self.target = f"unix:{socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, str(RUNTIME), self.target], stdout=subprocess.PIPE, env=environment
+        )
+        assert self._process.stdout
+        assert self._process.stdout.readline(), "the fake model server did not start"
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+class Policy(mmesh_grpc.ModelMeshServicer, v2_grpc.GRPCInferenceServiceServicer):
+    """The management API of the instance, as far as the tests call it."""
+
+    async def getModelStatus(  # noqa: N802 - the protocol's name
+        self, request: mmesh.GetStatusRequest, _context: object
+    ) -> mmesh.ModelStatusInfo:
+        return mmesh.ModelStatusInfo(errors=[request.modelId])
+
+    async def ModelReady(  # noqa: N802 - the protocol's name
+        self, request: v2.ModelReadyRequest, context: Any
+    ) -> v2.ModelReadyResponse:
+        if request.name == "asleep":
+            return v2.ModelReadyResponse(ready=False)
+        return await context.abort(grpc.StatusCode.NOT_FOUND, "model not found")
+
+
+class Instance:
+    """A started dataplane, its clients, and the misses it has reported."""
+
+    def __init__(self, dataplane: Dataplane, misses: list[Miss]) -> None:
+        self.dataplane = dataplane
+        self.misses = misses
+        self.addresses = dict(dataplane.addresses())
+        self.channel = grpc.aio.insecure_channel(
+            self.addresses["grpc"], options=[("grpc.max_receive_message_length", 64 << 20)]
+        )
+        self.stub = v2_grpc.GRPCInferenceServiceStub(self.channel)
+        self.rest = httpx.AsyncClient(base_url=f"http://{self.addresses['rest']}", timeout=30)
+
+    def route(self, *copies: CopyRoute, generation: int = 1) -> None:
+        """Routes the alias of the tests to copies of its model."""
+        self.dataplane.update(generation, {MODEL: copies}, {ALIAS: [(MODEL, 100)]})
+
+    def route_local(self) -> None:
+        self.route(CopyRoute("self", None))
+
+    async def infer(self, name: str = ALIAS, request_id: str = "", **options: Any) -> v2.ModelInferResponse:
+        return await self.stub.ModelInfer(v2.ModelInferRequest(model_name=name, id=request_id), **options)
+
+
+class Start(Protocol):
+    """Starts an instance; `on_miss` answers its misses, options are those of `Dataplane`."""
+
+    async def __call__(
+        self, on_miss: Callable[[Instance, Miss], None] | None = None, **options: Any
+    ) -> Instance: ...
+
+
+@asynccontextmanager
+async def failing(code: grpc.StatusCode, *texts: str) -> AsyncIterator[None]:
+    """Expects a call to fail with a code and a text that contains others."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        yield
+    assert caught.value.code() == code, caught.value.details()
+    for text in texts:
+        assert text in (caught.value.details() or "")
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Waits until a condition holds, and fails if it does not within some seconds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - the condition is of another process
+            await asyncio.sleep(0.01)
