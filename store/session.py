@@ -1,4 +1,4 @@
-"""A process's lease: its keys live while the process does, and come back when the lease had to be made anew."""
+"""A process's lease: keys that live while the process does, and come back when the lease is made anew."""
 
 import asyncio
 from collections.abc import Callable

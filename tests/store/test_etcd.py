@@ -102,12 +102,7 @@ async def test_user_and_password(tmp_path: Path) -> None:
 async def test_tls_with_client_certificates_and_another_authority(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     await asyncio.to_thread(certify, key, certificate)
-    flags = (
-        f"--cert-file={certificate}",
-        f"--key-file={key}",
-        f"--trusted-ca-file={certificate}",
-        "--client-cert-auth",
-    )
+    files = (f"--cert-file={certificate}", f"--key-file={key}", f"--trusted-ca-file={certificate}")
     with etcd_server(tmp_path, *files, "--client-cert-auth", scheme="https") as server:
         tls = Tls(certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
         async with opened(EtcdConnection((server.endpoint,), tls=tls, authority="etcd.example")) as store:
