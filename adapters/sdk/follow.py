@@ -98,9 +98,13 @@ class ServerFollower:
             ) from error
         return self.epoch
 
+    def lives_in(self, epoch: int) -> bool:
+        """Whether the server is still in that life, as far as is known."""
+        return self.state is State.READY and self.epoch == epoch
+
     async def report_unreachable(self, epoch: int, timeout_s: float) -> None:
         """Tells that the server gave no answer in `epoch`; returns when it is known whether it died."""
-        if epoch == self.epoch and self.state is State.READY:
+        if self.lives_in(epoch):
             self._doubt.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s), self._changed:

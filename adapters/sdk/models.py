@@ -139,8 +139,7 @@ class Models:
                 # Not before the server is up: until then its purge may remove whatever is on disk.
                 await self.server.ready(self._patience_s)
                 model = await self._fetch(request)
-                await self._tell_server(model)
-                measured = await self._adapter.measured_size(model.id)
+                measured = await self._tell_server(model)
             except BaseException as error:
                 if isinstance(error, AdapterError):
                     log.warning("load failed", model=request.id, code=error.status.name, reason=str(error))
@@ -165,23 +164,22 @@ class Models:
             disk_bytes=key.disk_size_bytes,
         )
 
-    async def _tell_server(self, model: Model) -> None:
-        """Lays the model out and has it loaded, once more where the server died meanwhile."""
+    async def _tell_server(self, model: Model) -> int | None:
+        """Lays the model out and has it loaded, once more where the server died meanwhile; its measured size."""
         for attempt in range(1, _ATTEMPTS + 1):
             epoch = await self.server.ready(self._patience_s)
             try:
                 await asyncio.to_thread(self._lay_out, model)
                 await self._have_loaded(model)
+                measured = await self._adapter.measured_size(model.id)
             except ServerUnreachableError as error:
                 await self.server.report_unreachable(epoch, self._patience_s)
                 if attempt == _ATTEMPTS:
                     raise
-                log.warning(
-                    "model server lost during a load, trying again", model=model.id, reason=str(error)
-                )
+                log.warning("model server lost, loading again", model=model.id, reason=str(error))
             else:
-                if self.server.epoch == epoch:
-                    return
+                if self.server.lives_in(epoch):
+                    return measured
         raise ServerUnreachableError(f"{self._adapter.title} restarted again and again during the load")
 
     async def _have_loaded(self, model: Model) -> None:

@@ -1,0 +1,393 @@
+"""Fixtures: an adapter run by `serve` over a fake or a real MLServer, and a real S3 server."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from grpc import aio
+
+from adapters.errors import ServerError, ServerUnreachableError
+from adapters.sdk import Model, ServerAdapter, Settings, serve
+from api.proto.model_runtime_pb2 import (
+    LoadModelRequest,
+    RuntimeStatusRequest,
+    RuntimeStatusResponse,
+    UnloadModelRequest,
+)
+from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
+from local import environments, tools
+from local.home import Home
+
+MIB = 1 << 20
+READY = RuntimeStatusResponse.READY
+STARTING = RuntimeStatusResponse.STARTING
+ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
+SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class FakeServer(ServerAdapter):
+    """A model server in this process that can die, hang and refuse."""
+
+    title = "FakeServer"
+    folder_name = "_fake_models"
+    before: frozenset[str] = frozenset()
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.alive = True
+        self.models: set[str] = set(self.before)
+        self.calls: list[str] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.refusals: dict[str, ServerError] = {}
+        self.sizes: dict[str, int] = {}
+        self.poison: set[str] = set()
+        self._lost = asyncio.Event()
+
+    def die(self) -> None:
+        """Ends as a process that is killed: models gone, connection lost."""
+        self.alive = False
+        self.models.clear()
+        self._lost.set()
+
+    def come_back(self) -> None:
+        """Starts again, empty."""
+        self.alive = True
+        if self._lost.is_set():
+            self._lost = asyncio.Event()
+
+    def lose_connection(self) -> None:
+        """Loses the connection only."""
+        self._lost.set()
+        self._lost = asyncio.Event()
+
+    def hold(self, model_id: str) -> asyncio.Event:
+        """Makes loads of a model wait until the event is set."""
+        return self.gates.setdefault(model_id, asyncio.Event())
+
+    async def is_ready(self) -> bool:
+        return self.alive
+
+    async def wait_lost(self) -> None:
+        await self._lost.wait()
+
+    async def loaded(self) -> list[str]:
+        self._check()
+        return sorted(self.models)
+
+    async def version(self) -> str:
+        return "9.8.7"
+
+    def lay_out(self, model: Model, folder: Path) -> None:
+        (folder / "laid-out").write_text(model.type)
+
+    async def load(self, model: Model) -> None:
+        self._check()
+        self.calls.append(f"load {model.id}")
+        if gate := self.gates.get(model.id):
+            # The work goes on when the caller has left, as in a real server.
+            await asyncio.shield(asyncio.create_task(self._work(model.id, gate)))
+        if model.id in self.poison:
+            self.die()
+            asyncio.get_running_loop().call_soon(self.come_back)
+            raise ServerUnreachableError("FakeServer gives no answer: connection reset")
+        self._check()
+        if refusal := self.refusals.get(model.id):
+            raise refusal
+        self.models.add(model.id)
+
+    async def unload(self, model_id: str) -> None:
+        self._check()
+        self.calls.append(f"unload {model_id}")
+        self.models.discard(model_id)
+
+    async def measured_size(self, model_id: str) -> int | None:
+        return self.sizes.get(model_id)
+
+    async def _work(self, model_id: str, gate: asyncio.Event) -> None:
+        await gate.wait()
+        if self.alive:
+            self.models.add(model_id)
+
+    def _check(self) -> None:
+        if not self.alive:
+            raise ServerUnreachableError("FakeServer gives no answer: connection refused")
+
+
+@dataclass
+class Mesh:
+    """The mesh's side of the SPI: one session over one connection."""
+
+    channel: aio.Channel
+    session: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def stub(self) -> ModelRuntimeStub:
+        """For calls that the helpers do not make."""
+        return ModelRuntimeStub(self.channel)
+
+    async def status(self, session: str | None = None) -> RuntimeStatusResponse:
+        """Asks runtimeStatus once."""
+        metadata = (("mm-session", session or self.session),)
+        return await self.stub.runtimeStatus(RuntimeStatusRequest(), metadata=metadata, timeout=10)
+
+    async def ready(self, seconds: float = 30) -> RuntimeStatusResponse:
+        """Asks until READY."""
+        async with asyncio.timeout(seconds):
+            while (status := await self.status()).status != READY:
+                await asyncio.sleep(0.02)
+        return status
+
+    def load(self, model_id: str, path: str = "/m", *, label: str = "mt:sklearn", **key: Any) -> Any:
+        """Calls loadModel."""
+        request = LoadModelRequest(
+            modelId=model_id, modelType=label, modelPath=path, modelKey=json.dumps(key)
+        )
+        return self.stub.loadModel(request, timeout=60)
+
+    async def unload(self, model_id: str) -> None:
+        """Calls unloadModel."""
+        await self.stub.unloadModel(UnloadModelRequest(modelId=model_id), timeout=30)
+
+
+@dataclass
+class Adapter:
+    """A running adapter."""
+
+    server: Any
+    settings: Settings
+    mesh: Mesh
+    stop: asyncio.Event
+
+    def files(self) -> list[str]:
+        """All that lies below the models' root, but for the folders that are always there."""
+        root = self.settings.root
+        names = (str(path.relative_to(root)) for path in root.rglob("*"))
+        return sorted(name for name in names if name not in {self.server.folder_name, "_pulling"})
+
+
+Run = Callable[..., contextlib.AbstractAsyncContextManager[Adapter]]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    adapter_type: type[ServerAdapter], root: Path, *, server_port: int = 1, **environment: Any
+) -> AsyncIterator[Adapter]:
+    """Runs an adapter in this process, its environment variables over sensible ones."""
+    defaults = {
+        "ADAPTER_PORT": free_port(),
+        "RUNTIME_PORT": server_port,
+        "CONTAINER_MEM_REQ_BYTES": 1024 * MIB,
+        "MEM_BUFFER_BYTES": 128 * MIB,
+        "ROOT_MODEL_DIR": root / "models",
+        "STORAGE_CONFIG_DIR": root / "storage-config",
+        "LOADTIME_TIMEOUT": 20_000,
+    }
+    variables = {name: str(value) for name, value in (defaults | environment).items()}
+    settings = Settings.from_environment(variables, size_multiplier=1.25, server_port=server_port)
+    adapter, stop = adapter_type(settings), asyncio.Event()
+    task = asyncio.create_task(serve(adapter, settings, stop))
+    async with aio.insecure_channel(f"127.0.0.1:{settings.port}") as channel:
+        try:
+            yield Adapter(adapter, settings, Mesh(channel), stop)
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 20)
+
+
+@pytest.fixture
+def run_adapter() -> Run:
+    return running
+
+
+@pytest.fixture
+def fake_type() -> type[FakeServer]:
+    return FakeServer
+
+
+@pytest.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[Adapter]:
+    """An adapter over a fake server, without a puller."""
+    async with running(FakeServer, tmp_path) as adapter:
+        yield adapter
+
+
+# ---------------------------------------------------------------- real servers
+
+
+def _wait_for_http(url: str, status: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-3000:]
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=2).status_code == status:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{url} did not answer {status}:\n{log.read_text()[-3000:]}")
+
+
+@dataclass
+class S3Server:
+    """A SeaweedFS with one account."""
+
+    endpoint: str
+    process: subprocess.Popen[bytes]
+
+    def entry(self, **changes: str) -> dict[str, str]:
+        """An entry of the storage Secret that opens the bucket `models`."""
+        return {
+            "type": "s3",
+            "endpoint_url": self.endpoint,
+            "region": "us-south",
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+            "bucket": "models",
+        } | changes
+
+    def store(self, bucket: str = "models") -> Any:
+        """A client that may do everything."""
+        from obstore.store import S3Store  # noqa: PLC0415 - only tests with a server need it
+
+        return S3Store(
+            bucket,
+            endpoint=self.endpoint,
+            region="us-south",
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole run."""
+    weed = tools.ensure(tools.WEED, Home.from_environment().tools)
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "data").mkdir()
+    identity = {
+        "name": "modelmesh",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    services = ("master", "volume", "filer", "admin")
+    ports = [f"-{name}.port{kind}={free_port()}" for name in services for kind in ("", ".grpc")]
+    s3_port = free_port()
+    command = [
+        str(weed),
+        *("-logtostderr", "mini", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-volume.max=32"),
+        *("-volume.preStopSeconds=0", "-s3.config=s3.json", "-s3.iam=false", "-bucket=models"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={s3_port}", f"-s3.port.grpc={free_port()}"),
+        *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports),
+    ]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+    try:
+        endpoint = f"http://127.0.0.1:{s3_port}"
+        _wait_for_http(endpoint, 403, process, log)
+        yield S3Server(endpoint, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class MLServer:
+    """A real MLServer, which may be killed and started again on its ports."""
+
+    environment: Path
+    folder: Path
+    models: Path
+    grpc_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the process; it is ready seconds later."""
+        self.folder.mkdir(exist_ok=True, parents=True)
+        self.models.mkdir(exist_ok=True, parents=True)
+        variables = {
+            "MLSERVER_MODELS_DIR": str(self.models),
+            "MLSERVER_GRPC_PORT": str(self.grpc_port),
+            "MLSERVER_HTTP_PORT": str(self.http_port),
+            "MLSERVER_METRICS_PORT": str(free_port()),
+            "MLSERVER_HOST": "127.0.0.1",
+            "MLSERVER_LOAD_MODELS_AT_STARTUP": "false",
+            "MLSERVER_MODEL_NAME": "dummy-model-fixme",
+            "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "-1",
+            "MLSERVER_PARALLEL_WORKERS": "0",
+        }
+        with (self.folder / "log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(self.environment / "bin" / "mlserver"), "start", str(self.models)],
+                cwd=self.folder,
+                env=os.environ | variables,
+                stdout=output,
+                stderr=output,
+            )
+
+    def kill(self) -> None:
+        """Ends the process as `kill -9` does."""
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def wait_ready(self) -> None:
+        """Waits until it serves."""
+        assert self.process
+        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
+        _wait_for_http(url, 200, self.process, self.folder / "log")
+
+
+@pytest.fixture(scope="session")
+def mlserver_environment() -> Path:
+    """The Python environment of `runtimes/mlserver/requirements.lock`, or the one that a variable names."""
+    given = os.environ.get("MODELMESH_MLSERVER_ENV")
+    return Path(given) if given else environments.ensure("mlserver", Home.from_environment().environments)
+
+
+@pytest.fixture(scope="session")
+def mlserver_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose `models` the shared MLServer looks at."""
+    return tmp_path_factory.mktemp("mlserver")
+
+
+@pytest.fixture(scope="session")
+def _shared_mlserver(mlserver_environment: Path, mlserver_root: Path) -> Iterator[MLServer]:
+    server = MLServer(mlserver_environment, mlserver_root / "cwd", mlserver_root / "models" / "_mlserver_models")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def mlserver(_shared_mlserver: MLServer) -> MLServer:
+    """A real MLServer that is ready; tests that kill it need not start it again."""
+    if _shared_mlserver.process is None:
+        _shared_mlserver.start()
+    _shared_mlserver.wait_ready()
+    return _shared_mlserver
