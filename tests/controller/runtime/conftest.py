@@ -61,7 +61,7 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 -- any condition, also of things that tell nobody
                 await asyncio.sleep(0.001)
 
     return wait

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api.core import DEPLOYMENT, SECRET
@@ -23,7 +25,7 @@ from controller.runtime import errors
         (418, "Teapot", errors.ApiError),
     ],
 )
-def test_a_status_becomes_its_type(code, reason, kind):
+def test_a_status_becomes_its_type(code: int, reason: str, kind: Any) -> None:
     error = errors.from_status({"kind": "Status", "code": code, "reason": reason, "message": "m"})
     assert type(error) is kind
     assert (error.status, error.message) == (code, "m")
@@ -37,18 +39,18 @@ def test_a_status_becomes_its_type(code, reason, kind):
         errors.TooManyRequests("slow down", details={"retryAfterSeconds": 3}),
     ],
 )
-def test_an_error_survives_the_wire(error):
+def test_an_error_survives_the_wire(error: Any) -> None:
     copy = errors.from_status(error.to_status())
     assert type(copy) is type(error)
     assert copy.to_status() == error.to_status()
 
 
-def test_the_text_names_the_object_as_kubectl_shows_it():
+def test_the_text_names_the_object_as_kubectl_shows_it() -> None:
     error = errors.NotFound.of(DEPLOYMENT, "web")
     assert error.message == 'deployments.apps "web" not found'
     assert error.details == {"name": "web", "group": "apps", "kind": "deployments"}
 
 
-def test_retry_after_is_read_from_the_details():
+def test_retry_after_is_read_from_the_details() -> None:
     assert errors.TooManyRequests("m", details={"retryAfterSeconds": 3}).retry_after == 3.0
     assert errors.TooManyRequests("m").retry_after is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from controller.runtime.queue import QueueShutDown, WorkQueue
 
 
 @pytest.fixture
-def queue(clock) -> WorkQueue[str]:
+def queue(clock: Any) -> WorkQueue[str]:
     return WorkQueue("test", clock=clock)
 
 
-async def test_a_key_added_twice_is_worked_on_once(queue):
+async def test_a_key_added_twice_is_worked_on_once(queue: WorkQueue[str]) -> None:
     queue.add("a")
     queue.add("a")
     queue.add("b")
@@ -22,7 +23,7 @@ async def test_a_key_added_twice_is_worked_on_once(queue):
     assert len(queue) == 0
 
 
-async def test_a_key_added_during_its_work_comes_back_only_when_that_is_done(queue):
+async def test_a_key_added_during_its_work_comes_back_only_when_that_is_done(queue: WorkQueue[str]) -> None:
     queue.add("a")
     assert await queue.get() == "a"
     queue.add("a")
@@ -35,7 +36,7 @@ async def test_a_key_added_during_its_work_comes_back_only_when_that_is_done(que
     assert len(queue) == 0
 
 
-async def test_a_waiting_worker_gets_the_next_key(queue):
+async def test_a_waiting_worker_gets_the_next_key(queue: WorkQueue[str]) -> None:
     worker = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     assert not worker.done()
@@ -43,7 +44,7 @@ async def test_a_waiting_worker_gets_the_next_key(queue):
     assert await worker == "a"
 
 
-async def test_a_key_is_not_lost_with_the_worker_that_was_woken_for_it(queue):
+async def test_a_key_is_not_lost_with_the_worker_that_was_woken_for_it(queue: WorkQueue[str]) -> None:
     first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add("a")
@@ -51,7 +52,7 @@ async def test_a_key_is_not_lost_with_the_worker_that_was_woken_for_it(queue):
     assert await asyncio.wait_for(second, 5) == "a"
 
 
-async def test_a_cancelled_worker_leaves_no_trace(queue):
+async def test_a_cancelled_worker_leaves_no_trace(queue: WorkQueue[str]) -> None:
     first = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     first.cancel()
@@ -62,7 +63,7 @@ async def test_a_cancelled_worker_leaves_no_trace(queue):
     assert await asyncio.wait_for(second, 5) == "a"
 
 
-async def test_a_delayed_key_comes_after_its_delay(queue, clock):
+async def test_a_delayed_key_comes_after_its_delay(queue: WorkQueue[str], clock: Any) -> None:
     queue.add_after("a", 5)
     clock.advance(4.9)
     assert len(queue) == 0
@@ -71,7 +72,7 @@ async def test_a_delayed_key_comes_after_its_delay(queue, clock):
 
 
 @pytest.mark.parametrize("delays", [(5, 60), (60, 5)])
-async def test_of_two_delays_the_shorter_counts(queue, clock, delays):
+async def test_of_two_delays_the_shorter_counts(queue: WorkQueue[str], clock: Any, delays: Any) -> None:
     for delay in delays:
         queue.add_after("a", delay)
     clock.advance(5)
@@ -82,7 +83,7 @@ async def test_of_two_delays_the_shorter_counts(queue, clock, delays):
     assert len(queue) == 0
 
 
-async def test_adding_now_overrides_a_delay(queue, clock):
+async def test_adding_now_overrides_a_delay(queue: WorkQueue[str], clock: Any) -> None:
     queue.add_after("a", 5)
     queue.add("a")
     assert await queue.get() == "a"
@@ -91,7 +92,9 @@ async def test_adding_now_overrides_a_delay(queue, clock):
     assert len(queue) == 0
 
 
-async def test_failures_of_a_key_double_its_delay_until_it_is_forgotten(queue, clock):
+async def test_failures_of_a_key_double_its_delay_until_it_is_forgotten(
+    queue: WorkQueue[str], clock: Any
+) -> None:
     for delay in (0.005, 0.01, 0.02, 0.04):
         queue.add_rate_limited("a")
         clock.advance(delay * 0.99)
@@ -107,7 +110,7 @@ async def test_failures_of_a_key_double_its_delay_until_it_is_forgotten(queue, c
     assert len(queue) == 1
 
 
-async def test_shut_down_ends_waiting_workers_and_drops_what_waits(queue, clock):
+async def test_shut_down_ends_waiting_workers_and_drops_what_waits(queue: WorkQueue[str], clock: Any) -> None:
     worker = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add_after("later", 1)
@@ -120,7 +123,7 @@ async def test_shut_down_ends_waiting_workers_and_drops_what_waits(queue, clock)
         await queue.get()
 
 
-async def test_a_key_in_work_at_shut_down_does_not_come_back(queue):
+async def test_a_key_in_work_at_shut_down_does_not_come_back(queue: WorkQueue[str]) -> None:
     queue.add("a")
     await queue.get()
     queue.add("a")
