@@ -63,18 +63,29 @@ def many(core: Core, kind: ServedKind, page: Page, view: View, *, include: str =
         items = [partial_metadata(item.object) for item in page.items]
         head = {"kind": view.value, "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
         return json(head | {"items": items})
-    head = {"kind": f"{kind.resource.kind}List", "apiVersion": kind.resource.api_version, "metadata": metadata}
+    head = {
+        "kind": f"{kind.resource.kind}List",
+        "apiVersion": kind.resource.api_version,
+        "metadata": metadata,
+    }
     opening = msgspec.json.encode(head)[:-1]
     return json(opening + b',"items":[' + b",".join(item.encoded for item in page.items) + b"]}")
 
 
 def deleted(kind: ServedKind, snapshot: Snapshot, *, gone: bool) -> web.Response:
-    """Return the answer to a deletion: success when the object is gone, else the object that is still there."""
+    """Return the answer to a deletion: success when the object is gone, else the object as it still is."""
     if not gone:
         return json(snapshot.encoded)
     metadata, resource = snapshot.object["metadata"], kind.resource
-    details = {"name": metadata["name"], "group": resource.group, "kind": resource.plural, "uid": metadata["uid"]}
-    return json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+    details = {
+        "name": metadata["name"],
+        "group": resource.group,
+        "kind": resource.plural,
+        "uid": metadata["uid"],
+    }
+    return json(
+        {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    )
 
 
 def _quoted(text: str) -> str:
@@ -97,7 +108,7 @@ async def errors_as_status(
         return _failure(MethodNotAllowed("the server does not allow this method on the requested resource"))
     except web.HTTPException as error:
         return _failure(ApiError(error.reason, status=error.status, reason=""))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- logged, and an answer all the same
         _log.exception("request failed", method=request.method, path=request.path)
         return _failure(InternalError(f"Internal error occurred: {type(error).__name__}: {error}"))
 

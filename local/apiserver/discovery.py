@@ -57,7 +57,12 @@ def aggregated(core: Core, *, legacy: bool) -> JSON:
         for name, all_kinds in _by_group(core)
         if legacy == (not name)
     ]
-    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
+    }
 
 
 def _by_group(core: Core) -> Iterable[tuple[str, Iterable[ServedKind]]]:
@@ -77,7 +82,9 @@ def _preference(version: str) -> tuple[int, str]:
 
 
 def _group(name: str, kinds: list[ServedKind]) -> JSON:
-    versions = [{"groupVersion": f"{name}/{version}", "version": version} for version, _ in _by_version(kinds)]
+    versions = [
+        {"groupVersion": f"{name}/{version}", "version": version} for version, _ in _by_version(kinds)
+    ]
     return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
 

@@ -50,7 +50,7 @@ def _offers(accept: str) -> Iterator[_Offer]:
 
 
 def view(request: web.Request) -> View:
-    """Return the first representation the client accepts that the server has; NotAcceptable when there is none."""
+    """Return the first representation the client accepts that the server has; NotAcceptable without one."""
     accept = request.headers.get("Accept") or "*/*"
     for offer in _offers(accept):
         if offer.media_type not in {JSON_TYPE, "application/*", "*/*"}:
@@ -61,7 +61,9 @@ def view(request: web.Request) -> View:
         if name == View.DISCOVERY and offer.parameters.get("v") != "v2":
             continue
         return View(name)
-    raise NotAcceptable(f"only the following media types are accepted: {JSON_TYPE} (the request accepts {accept})")
+    raise NotAcceptable(
+        f"only the following media types are accepted: {JSON_TYPE} (the request accepts {accept})"
+    )
 
 
 async def read(request: web.Request) -> Any:

@@ -1,7 +1,7 @@
 """OpenAPI documents: for `kubectl explain`, and for `kubectl apply` to see that the server validates fields.
 
-Custom resources appear with the schema of their definition. Built-in kinds appear with their outline only: the
-server does not check their fields, and `kubectl` knows these types itself.
+Custom resources appear with the schema of their definition. Built-in kinds appear with their outline only:
+the server does not check their fields, and `kubectl` knows these types itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _INFO: Final = {"title": "Modelmesh local API server", "version": "v1"}
 _TEXT: Final = {"type": "string"}
-_PATCH_TYPES: Final = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
+_PATCH_TYPES: Final = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+)
 _QUERIES: Final = {
     "dryRun": "`All`: check the request, store nothing.",
     "fieldManager": "Who the changed fields belong to.",
@@ -76,7 +80,9 @@ class Documents:
         self._refresh()
         if not self._v2:
             prefix = "#/definitions/"
-            definitions = {_name(kind): _object_schema(kind, prefix) for kind in self._kinds} | {_META: _OBJECT_META}
+            definitions = {_name(kind): _object_schema(kind, prefix) for kind in self._kinds} | {
+                _META: _OBJECT_META
+            }
             paths = {path: item for kind in self._kinds for path, item in _paths(kind, _operation_2)}
             document = {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": definitions}
             self._v2 = msgspec.json.encode(document)
@@ -117,7 +123,10 @@ def _identity(kind: ServedKind) -> JSON:
 
 
 def _object_schema(kind: ServedKind, prefix: str) -> JSON:
-    outline: JSON = {"type": "object", "properties": {"spec": {"type": "object"}, "status": {"type": "object"}}}
+    outline: JSON = {
+        "type": "object",
+        "properties": {"spec": {"type": "object"}, "status": {"type": "object"}},
+    }
     schema = dict(kind.schema or outline)
     schema["properties"] = {
         **schema.get("properties", {}),
@@ -146,10 +155,14 @@ def _operation_3(kind: ServedKind, action: str) -> JSON:
     }
     if action in {"post", "put", "patch"}:
         operation["parameters"] = [
-            {"name": name, "in": "query", "description": text, "schema": _TEXT} for name, text in _QUERIES.items()
+            {"name": name, "in": "query", "description": text, "schema": _TEXT}
+            for name, text in _QUERIES.items()
         ]
         types = _PATCH_TYPES if action == "patch" else ("application/json",)
-        content = {media_type: {"schema": schema if action != "patch" else {"type": "object"}} for media_type in types}
+        content = {
+            media_type: {"schema": schema if action != "patch" else {"type": "object"}}
+            for media_type in types
+        }
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
@@ -162,7 +175,8 @@ def _operation_2(kind: ServedKind, action: str) -> JSON:
     }
     if action in {"post", "put", "patch"}:
         operation["parameters"] = [
-            {"name": name, "in": "query", "type": "string", "description": text} for name, text in _QUERIES.items()
+            {"name": name, "in": "query", "type": "string", "description": text}
+            for name, text in _QUERIES.items()
         ]
         operation["consumes"] = list(_PATCH_TYPES) if action == "patch" else ["application/json"]
     return operation

@@ -72,7 +72,7 @@ class Resources:
         if isinstance(body, dict) and isinstance(body.get("metadata"), dict):
             name = body["metadata"].setdefault("name", found.name)
             if name != found.name:
-                raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({found.name})")
+                raise BadRequest(f"the object is called {name}, the name on the URL is {found.name}")
         snapshot = self._core.replace(
             found.kind,
             body,
@@ -90,8 +90,8 @@ class Resources:
             kind = PatchKind(request.content_type)
         except ValueError:
             raise UnsupportedMediaType(
-                f"the body of the request was in an unknown format ({request.content_type}) - accepted media types "
-                f"include: {', '.join(PatchKind)}, {media.APPLY_TYPE}",
+                f"the body of the request was in an unknown format ({request.content_type}) - accepted media "
+                f"types include: {', '.join(PatchKind)}, {media.APPLY_TYPE}",
             ) from None
         snapshot = self._core.patch(
             found.kind,
@@ -105,7 +105,24 @@ class Resources:
         return answers.one(self._core, found.kind, snapshot, media.view(request), warnings=options.warnings)
 
     async def _apply(self, request: web.Request, found: Target, options: WriteOptions) -> web.Response:
-        raise UnsupportedMediaType("TODO")
+        if not request.query.get("fieldManager"):
+            raise BadRequest("fieldManager: Required value: is required for apply patch")
+        body = await media.read(request)
+        if isinstance(body, dict):
+            body["metadata"] = {"name": found.name, **(body.get("metadata") or {})}
+            if body["metadata"]["name"] != found.name:
+                raise BadRequest(
+                    f"the object is called {body['metadata']['name']}, not {found.name} as the URL"
+                )
+        snapshot = self._core.apply(
+            found.kind,
+            body,
+            found.namespace,
+            force=request.query.get("force") == "true",
+            subresource=found.subresource,
+            options=options,
+        )
+        return answers.one(self._core, found.kind, snapshot, media.view(request), warnings=options.warnings)
 
     async def _delete(self, request: web.Request, found: Target) -> web.Response:
         options = await _delete_options(request)

@@ -25,7 +25,7 @@ VERSION: Final = {
     "gitVersion": "v1.32.0+modelmesh-local",
     "platform": "linux/amd64",
 }
-"""What `kubectl version` shows. The minor version is that of the Kubernetes API whose behaviour is followed."""
+"""What `kubectl version` shows; the minor version is that of the Kubernetes API which is followed."""
 
 _MAX_BODY_BYTES: Final = 3 * 1024 * 1024
 """kube-apiserver's limit of a request body."""

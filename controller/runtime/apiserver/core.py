@@ -6,25 +6,35 @@ It is the fake behind tests (through `MemoryClient`) and, behind the HTTP facade
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from api.core import CRD, EVENT, NAMESPACE
-from controller.runtime.apiserver import decoding, fields, metadata, patches, queries, scaling
+from controller.runtime.apiserver import (
+    decoding,
+    deletion,
+    metadata,
+    ownership,
+    patches,
+    queries,
+    requests,
+    scaling,
+    watching,
+)
 from controller.runtime.apiserver.builtins import BUILTINS
 from controller.runtime.apiserver.decoding import WriteOptions
 from controller.runtime.apiserver.definitions import served_kinds
+from controller.runtime.apiserver.deletion import DeleteOptions
 from controller.runtime.apiserver.kinds import Registry, ServedKind
+from controller.runtime.apiserver.ownership import Owner
 from controller.runtime.apiserver.queries import ListQuery, Page, WatchQuery
 from controller.runtime.apiserver.schema import required
-from controller.runtime.apiserver.store import Change, Key, Snapshot, Store
-from controller.runtime.apiserver.values import copy_json, get_path
+from controller.runtime.apiserver.store import Key, Snapshot, Store
+from controller.runtime.apiserver.values import copy_json
 from controller.runtime.client import PatchKind
 from controller.runtime.errors import (
     AlreadyExists,
     BadRequest,
-    Conflict,
     Forbidden,
     Gone,
     NotFound,
@@ -35,14 +45,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from api.resource import Resource
+    from controller.runtime.apiserver.watching import Batch
     from controller.runtime.client import JSON, JSONPatch
 
-_BOOKMARK_SECONDS: Final = 60.0
-"""How often an idle watch gets a bookmark; kube-apiserver's rate."""
 _EVENT_LIFETIME: Final = timedelta(hours=1)
 """How long Event objects are kept; kube-apiserver's `--event-ttl`."""
-_GRACE_SECONDS: Final = 30
-_STALE: Final = "the object has been modified; please apply your changes to the latest version and try again"
 
 
 class AdmissionRequest(NamedTuple):
@@ -52,33 +59,7 @@ class AdmissionRequest(NamedTuple):
     operation: str
     new: JSON | None
     old: JSON | None
-    subresource: str
-
-
-class DeleteOptions(NamedTuple):
-    """Options of a deletion; empty preconditions are not checked.
-
-    Attributes:
-        resource_version: delete only this version of the object.
-        uid: delete only this incarnation of the object.
-        propagation: `Background`, `Foreground` or `Orphan`; the last two leave a finalizer for the collector of
-            owned objects.
-        grace_seconds: 0 removes at once an object whose kind is deleted gracefully (a pod on a node).
-        dry_run: check and answer, remove nothing.
-    """
-
-    resource_version: str = ""
-    uid: str = ""
-    propagation: str = "Background"
-    grace_seconds: int | None = None
-    dry_run: bool = False
-
-
-class WatchItem(NamedTuple):
-    """One event of a watch: its type and the object."""
-
-    type: str
-    snapshot: Snapshot
+    subresource: str = ""
 
 
 class Core:
@@ -113,21 +94,13 @@ class Core:
         return self.kinds.find(resource.group, resource.version, resource.plural)
 
     def register_definition(self, definition: JSON) -> None:
-        """Create or update a CustomResourceDefinition, from here on served."""
-        kind = self.kind(CRD)
-        try:
-            self.create(kind, definition)
-        except AlreadyExists:
-            self.replace(kind, definition)
+        """Create or update a CustomResourceDefinition; what it defines is served from here on."""
+        options = WriteOptions(field_manager="api-server")
+        self.apply(self.kind(CRD), definition, "", force=True, options=options)
 
     def add_validator(self, validator: Callable[[AdmissionRequest], None]) -> None:
         """Have `validator` see each write before it is stored; it raises an ApiError to refuse it."""
         self._validators.append(validator)
-
-    @property
-    def version(self) -> int:
-        """The present resourceVersion of the whole server."""
-        return self._store.version
 
     def close(self) -> None:
         """End all watches, so that a server in front of it can stop."""
@@ -140,17 +113,15 @@ class Core:
         found = self._store.get(kind.storage_key, (namespace, name))
         if found is None:
             raise NotFound.of(kind.resource, name)
-        if subresource == "scale":
-            return Snapshot(scaling.read(kind, found.object))
-        self._check_subresource(kind, subresource)
-        return _in_version(kind, found)
+        _check_subresource(kind, subresource)
+        return _view(kind, found, subresource)
 
     def list(self, kind: ServedKind, namespace: str = "", query: ListQuery | None = None) -> Page:
         """Return one page; Gone when its token has expired."""
         query = query or ListQuery()
         matches = queries.predicate(kind, query.label_selector, query.field_selector)
         version = self._store.version
-        rows = self._store.scan(kind.storage_key, namespace)
+        rows = [row for row in self._store.scan(kind.storage_key, namespace) if matches(row[1].object)]
         if query.continue_token:
             token = queries.decode_token(query.continue_token)
             version = token.version
@@ -158,60 +129,21 @@ class Core:
                 self._store.check_version(kind.storage_key, version)
             except Gone:
                 raise queries.expired() from None
-            rows = [row for row in rows if row[0] > tuple(token.last)]
-        rows = [row for row in rows if matches(row[1].object)]
+            rows = [row for row in rows if row[0] > token.last]
         page = rows[: query.limit] if query.limit > 0 else rows
-        items = [_in_version(kind, snapshot) for _, snapshot in page]
+        items = [watching.in_version(kind, snapshot) for _, snapshot in page]
         if len(page) == len(rows):
             return Page(items, version)
         return Page(items, version, queries.encode_token(version, page[-1][0]), len(rows) - len(page))
 
-    async def watch(
+    def watch(
         self,
         kind: ServedKind,
         namespace: str = "",
         query: WatchQuery | None = None,
-    ) -> AsyncGenerator[list[WatchItem], None]:
+    ) -> AsyncGenerator[Batch, None]:
         """Yield batches of events until the time is over; Gone when the version to start from is too old."""
-        query = query or WatchQuery()
-        matches = queries.predicate(kind, query.label_selector, query.field_selector)
-        version = queries.parse_version(query.resource_version)
-        initial = query.send_initial_events or not version
-        subscription = self._store.subscribe(kind.storage_key, self.version if initial else version)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + query.timeout_seconds
-        try:
-            if initial:
-                present = [
-                    WatchItem("ADDED", _in_version(kind, snapshot))
-                    for _, snapshot in self._store.scan(kind.storage_key, namespace)
-                    if matches(snapshot.object)
-                ]
-                if query.send_initial_events:
-                    present.append(self._bookmark(kind, initial_events_end=True))
-                yield present
-            while (remaining := deadline - loop.time()) > 0 and not subscription.closed:
-                changes = await subscription.drain(min(remaining, _BOOKMARK_SECONDS))
-                events = [
-                    event
-                    for change in changes
-                    if (not namespace or change.snapshot.object["metadata"].get("namespace") == namespace)
-                    and (event := _event(kind, change, matches))
-                ]
-                if events:
-                    yield events
-                elif query.bookmarks and not changes:
-                    yield [self._bookmark(kind)]
-        finally:
-            self._store.unsubscribe(kind.storage_key, subscription)
-
-    def _bookmark(self, kind: ServedKind, *, initial_events_end: bool = False) -> WatchItem:
-        meta: JSON = {"resourceVersion": str(self.version), "creationTimestamp": None}
-        if initial_events_end:
-            meta["annotations"] = {"k8s.io/initial-events-end": "true"}
-        resource = kind.resource
-        obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta}
-        return WatchItem("BOOKMARK", Snapshot(obj))
+        return watching.watch(self._store, kind, namespace, query or WatchQuery())
 
     # Writing
 
@@ -223,30 +155,10 @@ class Core:
         options: WriteOptions | None = None,
     ) -> Snapshot:
         """Create an object and return it as stored."""
-        options = options or WriteOptions()
-        new = self._accept(kind, obj, namespace)
+        new = requests.accept(kind, obj, namespace)
         if new["metadata"].get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
-        self._check_namespace(kind, new)
-        decoding.decode(kind, new, options)
-        if kind.has_status:
-            new.pop("status", None)
-        metadata.begin(new, self.clock())
-        if kind.generations:
-            new["metadata"]["generation"] = 1
-        decoding.complete(kind, new)
-        decoding.check(kind, new, None)
-        key = _key(new)
-        if self._store.get(kind.storage_key, key):
-            raise AlreadyExists.of(kind.resource, key[1])
-        self._admit(AdmissionRequest(kind, "CREATE", new, None, ""))
-        fields.track(kind, None, new, options.field_manager, "", self.clock())
-        if options.dry_run:
-            return Snapshot(new)
-        self._drop_expired(kind)
-        snapshot = self._store.put(kind.storage_key, key, new)
-        self._written(kind, snapshot.object)
-        return snapshot
+        return self._create(kind, new, options or WriteOptions())
 
     def replace(
         self,
@@ -258,14 +170,15 @@ class Core:
         options: WriteOptions | None = None,
     ) -> Snapshot:
         """Write a whole object; Conflict when it carries a resourceVersion that is not the present one."""
-        new = self._accept(kind, obj, namespace) if subresource != "scale" else copy_json(obj)
-        name = new["metadata"].get("name", "")
-        old = self.get(kind, name, namespace or new["metadata"].get("namespace", "")).object
-        if subresource == "scale":
+        scale = subresource == "scale"
+        new = copy_json(obj) if scale else requests.accept(kind, obj, namespace)
+        meta = new["metadata"]
+        old = self._present(kind, meta.get("name", ""), namespace or meta.get("namespace", ""))
+        if scale:
             new = scaling.write(kind, old, new)
-        elif kind.custom and not new["metadata"].get("resourceVersion"):
+        elif kind.custom and not meta.get("resourceVersion"):
             cause = required("metadata.resourceVersion", "must be specified for an update")
-            raise decoding.refusal(kind, name, [cause])
+            raise decoding.refusal(kind, meta.get("name", ""), [cause])
         return self._update(kind, old, new, subresource, options or WriteOptions())
 
     def patch(
@@ -280,74 +193,65 @@ class Core:
         options: WriteOptions | None = None,
     ) -> Snapshot:
         """Change part of an object."""
-        old = self.get(kind, name, namespace).object
-        target = scaling.read(kind, old) if subresource == "scale" else old
-        new: Any
-        if isinstance(patch, list) != (patch_kind is PatchKind.JSON):
-            raise BadRequest(f"a patch of type {patch_kind} is a list of operations only for JSON patch")
-        if isinstance(patch, list):
-            new = patches.json_patch(target, patch)
-        elif patch_kind is PatchKind.MERGE:
-            new = patches.merge(target, patch)
-        elif kind.custom:
-            raise UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: "
-                f"{PatchKind.JSON}, {PatchKind.MERGE}, application/apply-patch+yaml",
-            )
-        else:
-            new = patches.strategic(target, patch)
-        if subresource == "scale":
-            new = scaling.write(kind, old, new)
-        else:
-            new = self._accept(kind, new, namespace)
+        old = self._present(kind, name, namespace)
+        scale = subresource == "scale"
+        new = _patched(kind, scaling.read(kind, old) if scale else old, patch, patch_kind)
+        new = scaling.write(kind, old, new) if scale else requests.accept(kind, new, namespace)
         return self._update(kind, old, new, subresource, options or WriteOptions())
+
+    def apply(
+        self,
+        kind: ServedKind,
+        obj: JSON,
+        namespace: str = "",
+        *,
+        force: bool,
+        subresource: str = "",
+        options: WriteOptions,
+    ) -> Snapshot:
+        """Make the manager named in `options` own exactly the fields of `obj`; create it if need be."""
+        wanted = requests.accept(kind, obj, namespace)
+        meta = wanted["metadata"]
+        if meta.pop("managedFields", None):
+            raise BadRequest("metadata.managedFields must be nil")
+        if kind.has_status:
+            keep_status = subresource == "status"
+            wanted = {
+                key: value
+                for key, value in wanted.items()
+                if key in {"apiVersion", "kind", "metadata"} or (key == "status") == keep_status
+            }
+        found = self._store.get(kind.storage_key, (meta.get("namespace", ""), meta.get("name", "")))
+        if found is None and subresource:
+            raise NotFound.of(kind.resource, meta.get("name", ""))
+        live = watching.in_version(kind, found).object if found else None
+        owner = Owner(options.field_manager, "Apply", subresource)
+        new = ownership.apply(kind, live, wanted, owner, self.clock(), force=force)
+        if live is None:
+            return self._create(kind, new, options, applied=True)
+        return self._update(kind, live, copy_json(new), subresource, options, applied=True)
 
     def delete(
         self,
         kind: ServedKind,
         name: str,
         namespace: str = "",
-        options: DeleteOptions = DeleteOptions(),  # noqa: B008 -- a named tuple
+        options: DeleteOptions | None = None,
     ) -> tuple[Snapshot, bool]:
         """Delete an object; return its last state and whether it is gone, or only marked for deletion."""
+        options = options or DeleteOptions()
         found = self.get(kind, name, namespace)
         old = found.object
-        meta = old["metadata"]
-        if options.uid and options.uid != meta["uid"]:
-            cause = (
-                f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta['uid']}"
-            )
-            raise Conflict.of(kind.resource, name, cause)
-        if options.resource_version and options.resource_version != meta["resourceVersion"]:
-            raise Conflict.of(kind.resource, name, _STALE)
-        self._admit(AdmissionRequest(kind, "DELETE", None, old, ""))
-        new = copy_json(old)
-        holds = new["metadata"].get("finalizers") or []
-        holds = [hold for hold in holds if hold not in {metadata.FOREGROUND, metadata.ORPHAN}]
-        if options.propagation == "Foreground":
-            holds.append(metadata.FOREGROUND)
-        elif options.propagation == "Orphan":
-            holds.append(metadata.ORPHAN)
-        if kind.graceful(old) and options.grace_seconds != 0:
-            default_grace = get_path(old, "spec", "terminationGracePeriodSeconds") or _GRACE_SECONDS
-            grace = default_grace if options.grace_seconds is None else options.grace_seconds
-        else:
-            grace = 0
-        waits = bool(holds or grace or (kind.resource == NAMESPACE and self._store.tables_of(name)))
-        if options.dry_run:
-            return found, not waits
-        if not waits:
-            return self._remove(kind, new), True
-        if not meta.get("deletionTimestamp") or grace < meta.get("deletionGracePeriodSeconds", 0):
-            moment = self.clock() + timedelta(seconds=grace)
-            new["metadata"]["deletionTimestamp"] = metadata.timestamp(moment)
-            new["metadata"]["deletionGracePeriodSeconds"] = grace
-            if "generation" in meta:
-                new["metadata"]["generation"] += 1
-        if holds:
-            new["metadata"]["finalizers"] = holds
+        requests.check_preconditions(kind, old, options.uid, options.resource_version)
+        self._admit(AdmissionRequest(kind, "DELETE", None, old))
+        new = deletion.mark(kind, old, options, self.clock())
         if kind.resource == NAMESPACE:
             new["status"] = {**(new.get("status") or {}), "phase": "Terminating"}
+        gone = self._finished(kind, new)
+        if options.dry_run:
+            return found, gone
+        if gone:
+            return self._remove(kind, new), True
         if new == old:
             return found, False
         snapshot = self._store.put(kind.storage_key, _key(old), new)
@@ -357,45 +261,37 @@ class Core:
 
     # What all writes share
 
-    def _accept(self, kind: ServedKind, obj: Any, namespace: str) -> JSON:
-        """Copy an object that a client sent and check that it is what the request is about."""
-        resource = kind.resource
-        if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict | None):
-            raise BadRequest(f"the body is no object of kind {resource.kind}")
-        new: JSON = {"apiVersion": resource.api_version, "kind": resource.kind, **copy_json(obj)}
-        if new["kind"] != resource.kind or new["apiVersion"] != resource.api_version:
-            raise BadRequest(
-                f"the object provided is unrecognized (must be of type {resource.kind}): it is "
-                f"{new['apiVersion']}, Kind={new['kind']}, expected {resource.api_version}, Kind={resource.kind}",
-            )
-        meta = new["metadata"] = new.get("metadata") or {}
-        if not resource.namespaced:
-            meta.pop("namespace", None)
-            return new
-        if namespace and meta.setdefault("namespace", namespace) != namespace:
-            raise BadRequest(
-                f"the namespace of the provided object does not match the namespace sent on the request: "
-                f"{meta['namespace']} and {namespace}",
-            )
-        if not meta.get("namespace"):
-            raise BadRequest("an empty namespace may not be set when a resource name may be provided")
-        return new
+    def _present(self, kind: ServedKind, name: str, namespace: str) -> JSON:
+        return self.get(kind, name, namespace).object
 
-    def _check_namespace(self, kind: ServedKind, new: JSON) -> None:
-        if not kind.resource.namespaced:
-            return
-        name = new["metadata"]["namespace"]
-        namespace = self.get(self.kind(NAMESPACE), name).object
-        if namespace["metadata"].get("deletionTimestamp"):
-            raise Forbidden(
-                f'{kind.resource.plural} "{new["metadata"].get("name", "")}" is forbidden: unable to create new '
-                f"content in namespace {name} because it is being terminated",
-            )
-
-    @staticmethod
-    def _check_subresource(kind: ServedKind, subresource: str) -> None:
-        if subresource and not (subresource == "status" and kind.has_status):
-            raise NotFound("the server could not find the requested resource", details={"kind": subresource})
+    def _create(
+        self,
+        kind: ServedKind,
+        new: JSON,
+        options: WriteOptions,
+        *,
+        applied: bool = False,
+    ) -> Snapshot:
+        """Check and store a new object, which the server owns from here on."""
+        self._check_namespace(kind, new)
+        decoding.decode(kind, new, options)
+        if kind.has_status:
+            new.pop("status", None)
+        metadata.begin(new, self.clock())
+        if kind.generations:
+            new["metadata"]["generation"] = 1
+        decoding.complete(kind, new)
+        decoding.check(kind, new, None)
+        key = _key(new)
+        if self._store.get(kind.storage_key, key):
+            raise AlreadyExists.of(kind.resource, key[1])
+        self._admit(AdmissionRequest(kind, "CREATE", new, None))
+        if not applied:
+            ownership.track_update(kind, None, new, Owner(options.field_manager, "Update"), self.clock())
+        if options.dry_run:
+            return Snapshot(new)
+        self._drop_expired(kind)
+        return self._put(kind, new)
 
     def _update(
         self,
@@ -404,67 +300,55 @@ class Core:
         new: JSON,
         subresource: str,
         options: WriteOptions,
+        *,
+        applied: bool = False,
     ) -> Snapshot:
         """Check a changed object against the present one and store it."""
-        meta, name = new["metadata"], old["metadata"]["name"]
-        if subresource != "scale":
-            self._check_subresource(kind, subresource)
-        if meta.get("name", name) != name:
-            raise BadRequest(
-                f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-            )
-        if meta.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-            was = old["metadata"]["uid"]
-            cause = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {was}"
-            raise Conflict.of(kind.resource, name, cause)
-        if (
-            meta.get("resourceVersion", old["metadata"]["resourceVersion"])
-            != old["metadata"]["resourceVersion"]
-        ):
-            raise Conflict.of(kind.resource, name, _STALE)
+        _check_subresource(kind, subresource)
+        requests.check_identity(kind, old, new)
         decoding.decode(kind, new, options)
-        if subresource == "status":
-            new = {**copy_json(old), "status": new.get("status")}
-            if new["status"] is None:
-                del new["status"]
-        elif kind.has_status:
-            new.pop("status", None)
-            if "status" in old:
-                new["status"] = copy_json(old["status"])
+        new = _only_own_part(kind, old, new, subresource)
         metadata.keep_server_fields(new, old)
         decoding.complete(kind, new)
         if kind.generations and _desired(kind, new) != _desired(kind, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         decoding.check(kind, new, old)
         self._admit(AdmissionRequest(kind, "UPDATE", new, old, subresource))
-        fields.track(kind, old, new, options.field_manager, subresource, self.clock())
-        if new == old:
-            return self.get(kind, name, old["metadata"].get("namespace", ""))
-        if options.dry_run:
-            return Snapshot(new)
+        if not applied:
+            owner = Owner(options.field_manager, "Update", subresource)
+            ownership.track_update(kind, old, new, owner, self.clock())
+        if new == old or options.dry_run:
+            return _view(kind, Snapshot(new), subresource)
         if self._finished(kind, new):
             return self._remove(kind, new)
-        snapshot = self._store.put(kind.storage_key, _key(new), new)
-        self._written(kind, snapshot.object)
-        return snapshot
+        return _view(kind, self._put(kind, new), subresource)
 
-    def _finished(self, kind: ServedKind, obj: JSON) -> bool:
-        """Whether an object marked for deletion has nothing left that holds it."""
-        meta = obj["metadata"]
-        if not meta.get("deletionTimestamp") or metadata.finalizers(obj):
-            return False
-        if kind.resource == NAMESPACE and self._store.tables_of(meta["name"]):
-            return False
-        return not meta.get("deletionGracePeriodSeconds")
+    def _check_namespace(self, kind: ServedKind, new: JSON) -> None:
+        if not kind.resource.namespaced:
+            return
+        name = new["metadata"]["namespace"]
+        namespace = self._present(self.kind(NAMESPACE), name, "")
+        if namespace["metadata"].get("deletionTimestamp"):
+            raise Forbidden(
+                f'{kind.resource.plural} "{new["metadata"].get("name", "")}" is forbidden: unable to create '
+                f"new content in namespace {name} because it is being terminated",
+            )
 
     def _admit(self, request: AdmissionRequest) -> None:
         for validator in self._validators:
             validator(request)
 
-    def _written(self, kind: ServedKind, obj: JSON) -> None:
+    def _put(self, kind: ServedKind, new: JSON) -> Snapshot:
+        snapshot = self._store.put(kind.storage_key, _key(new), new)
         if kind.resource == CRD:
-            for served in served_kinds(obj):
+            for served in served_kinds(snapshot.object):
                 self.kinds.add(served)
+        return snapshot
+
+    def _finished(self, kind: ServedKind, obj: JSON) -> bool:
+        """Whether an object marked for deletion has nothing left that holds it."""
+        holds_objects = kind.resource == NAMESPACE and self._store.tables_of(obj["metadata"]["name"])
+        return deletion.finished(obj) and not holds_objects
 
     def _remove(self, kind: ServedKind, last: JSON) -> Snapshot:
         key = _key(last)
@@ -511,28 +395,49 @@ def _key(obj: JSON) -> Key:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
+def _check_subresource(kind: ServedKind, subresource: str) -> None:
+    offered = {"": True, "status": kind.has_status, "scale": kind.scale is not None}
+    if not offered.get(subresource):
+        raise NotFound("the server could not find the requested resource", details={"kind": subresource})
+
+
+def _view(kind: ServedKind, snapshot: Snapshot, subresource: str) -> Snapshot:
+    """Return what a request on a subresource answers with."""
+    if subresource == "scale":
+        return Snapshot(scaling.read(kind, snapshot.object))
+    return watching.in_version(kind, snapshot)
+
+
+def _patched(kind: ServedKind, target: JSON, patch: JSON | JSONPatch, patch_kind: PatchKind) -> Any:
+    if isinstance(patch, list) != (patch_kind is PatchKind.JSON):
+        raise BadRequest(
+            f"a JSON patch is a list of operations, the others are objects: not so in {patch_kind}"
+        )
+    if isinstance(patch, list):
+        return patches.json_patch(target, patch)
+    if patch_kind is PatchKind.MERGE:
+        return patches.merge(target, patch)
+    if kind.custom:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"{PatchKind.JSON}, {PatchKind.MERGE}, application/apply-patch+yaml",
+        )
+    return patches.strategic(target, patch)
+
+
+def _only_own_part(kind: ServedKind, old: JSON, new: JSON, subresource: str) -> JSON:
+    """Return `new` with what this endpoint may not change put back: `status`, or all but it."""
+    if not kind.has_status:
+        return new
+    source, other = (new, old) if subresource == "status" else (old, new)
+    result: JSON = {key: copy_json(value) for key, value in other.items() if key != "status"}
+    if source.get("status") is not None:
+        result["status"] = copy_json(source["status"])
+    return result
+
+
 def _desired(kind: ServedKind, obj: JSON) -> Any:
     """Return the part of an object whose change counts as a new generation."""
     if not kind.custom:
         return obj.get("spec")
     return {key: value for key, value in obj.items() if key not in {"metadata", "status", "apiVersion"}}
-
-
-def _in_version(kind: ServedKind, snapshot: Snapshot) -> Snapshot:
-    """Return an object in the version that was asked for; versions of a definition differ in name only."""
-    api_version = kind.resource.api_version
-    if snapshot.object["apiVersion"] == api_version:
-        return snapshot
-    return Snapshot({**snapshot.object, "apiVersion": api_version})
-
-
-def _event(kind: ServedKind, change: Change, matches: Callable[[JSON], bool]) -> WatchItem | None:
-    """Return what a watcher with a selector sees of a change: an object may enter or leave its selection."""
-    fits = matches(change.snapshot.object)
-    fitted = change.previous is not None and matches(change.previous.object)
-    snapshot = _in_version(kind, change.snapshot)
-    if change.type == "DELETED":
-        return WatchItem("DELETED", snapshot) if fitted else None
-    if fits:
-        return WatchItem("MODIFIED" if fitted else "ADDED", snapshot)
-    return WatchItem("DELETED", snapshot) if fitted else None

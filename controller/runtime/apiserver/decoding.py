@@ -1,7 +1,7 @@
 """From what a client sent to an object the server stores: field validation, pruning, defaults, rules.
 
-A field the schema does not know is refused (`Strict`), dropped with a warning (`Warn`), or dropped (`Ignore`),
-whichever the client asks for; `kubectl` asks for `Strict`. Refusals carry kube-apiserver's wording.
+A field the schema does not know is refused (`Strict`), dropped with a warning (`Warn`), or just dropped
+(`Ignore`), as the client asks; `kubectl` asks for `Strict`. Refusals carry kube-apiserver's wording.
 """
 
 from __future__ import annotations

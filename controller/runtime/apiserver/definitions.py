@@ -48,9 +48,9 @@ def prepare_definition(definition: JSON) -> None:
 def check_definition(definition: JSON, _old: JSON | None) -> Iterator[Cause]:
     """Yield what is wrong with a definition."""
     spec = definition["spec"]
-    for path in (("group",), ("scope",), ("versions",), ("names", "plural"), ("names", "kind")):
-        if not get_path(spec, *path):
-            yield required(f"spec.{'.'.join(path)}")
+    for needed in ("group", "scope", "versions", "names.plural", "names.kind"):
+        if not get_path(spec, *needed.split(".")):
+            yield required(f"spec.{needed}")
     expected = f"{get_path(spec, 'names', 'plural')}.{spec.get('group')}"
     if definition["metadata"]["name"] != expected:
         yield invalid(

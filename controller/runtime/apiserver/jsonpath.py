@@ -1,7 +1,7 @@
 """The JSONPath of printer columns and scale paths, as far as CustomResourceDefinitions may use it.
 
-Fields (`.spec.name`, `['a.b']`), indexes and slices of one (`[0]`, `[-1]`), `[*]`, and filters by comparison or
-presence (`[?(@.type=='Ready')]`).
+Fields (`.spec.name`, `['a.b']`), indexes (`[0]`, `[-1]`), `[*]`, and filters by comparison or presence
+(`[?(@.type=='Ready')]`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ METADATA_FIELDS: Final = frozenset({"metadata.name", "metadata.namespace"})
 
 
 class Column(NamedTuple):
-    """One column of a table. `cell` gets the object and the present time; priority 1 is for `-o wide` only."""
+    """One column of a table. `cell` gets the object and the present time; priority 1 is for `-o wide`."""
 
     name: str
     cell: Callable[[JSON, datetime], Any]
@@ -57,7 +57,7 @@ class ServedKind:
         categories: groups such as `all`.
         has_status: whether `status` is a subresource of its own.
         scale: paths of the `scale` subresource; None: there is none.
-        schema: structural schema of a custom resource; None for a built-in kind, whose fields are not checked.
+        schema: structural schema of a custom resource; None for a built-in kind, which has none here.
         columns: columns of its table after the name.
         selectable: paths a field selector may use.
         prepare: fills in, in place, what the API server gives a new or changed object of the kind.

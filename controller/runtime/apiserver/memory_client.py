@@ -1,14 +1,14 @@
-"""The `Client` of reconcilers, directly on the in-memory server: for tests, and for what runs in its process."""
+"""The `Client` of reconcilers directly on the in-memory server: for tests, and for what runs beside it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from controller.runtime.apiserver.core import DeleteOptions
 from controller.runtime.apiserver.decoding import FieldValidation, WriteOptions
+from controller.runtime.apiserver.deletion import DeleteOptions
 from controller.runtime.apiserver.queries import ListQuery, WatchQuery
 from controller.runtime.apiserver.values import copy_json
-from controller.runtime.client import JSON, EventType, JSONPatch, ListPage, PatchKind, WatchEvent
+from controller.runtime.client import JSON, JSONPatch, ListPage, PatchKind, WatchEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -129,7 +129,7 @@ class MemoryClient:
         )
         async for batch in self.core.watch(self.core.kind(resource), namespace, query):
             for item in batch:
-                yield WatchEvent(cast("EventType", item.type), _copy(item.snapshot.object))
+                yield WatchEvent(item.type, _copy(item.snapshot.object))
 
     def _options(self) -> WriteOptions:
         return WriteOptions(field_manager=self._field_manager)

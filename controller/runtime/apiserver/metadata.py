@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from controller.runtime.apiserver.schema import Cause, invalid, required
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from controller.runtime.client import JSON
 
-FOREGROUND: Final = "foregroundDeletion"
-ORPHAN: Final = "orphan"
-
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _SUBDOMAIN_RULE: Final = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
@@ -25,6 +22,10 @@ _SUBDOMAIN_RULE: Final = (
 )
 _MAX_NAME: Final = 253
 _LABEL_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?")
+_LABEL_RULE: Final = (
+    "a valid label must be an empty string or consist of at most 63 alphanumeric characters, '-', '_' or "
+    "'.', and must start and end with an alphanumeric character"
+)
 _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
 _SUFFIX_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """What kube-apiserver builds generated names from: nothing that reads like a word or mixes up."""
@@ -122,7 +123,8 @@ def check(obj: JSON, old: JSON | None) -> Iterator[Cause]:
     if old and old["metadata"].get("deletionTimestamp"):
         added = set(metadata.get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
         if added:
-            message = f"Forbidden: no new finalizers can be added if the object is being deleted, found new: {added}"
+            rule = "no new finalizers can be added if the object is being deleted"
+            message = f"Forbidden: {rule}, found new finalizers {sorted(added)}"
             yield Cause("metadata.finalizers", "FieldValueForbidden", message)
 
 
@@ -131,12 +133,4 @@ def _check_labels(labels: JSON) -> Iterator[Cause]:
         if not _LABEL_KEY.fullmatch(key):
             yield invalid("metadata.labels", key, "is no valid label key (name, or prefix/name)")
         if not _LABEL_VALUE.fullmatch(value):
-            rule = "a valid label must be an empty string or consist of at most 63 alphanumeric characters, '-', "
-            yield invalid(
-                "metadata.labels", value, rule + "'_' or '.', and start and end with an alphanumeric one"
-            )
-
-
-def finalizers(obj: JSON) -> list[Any]:
-    """Return the finalizers that still hold an object."""
-    return obj["metadata"].get("finalizers") or []
+            yield invalid("metadata.labels", value, _LABEL_RULE)

@@ -33,7 +33,7 @@ MERGE_KEYS: Final = {
     "volumeMounts": "mountPath",
     "volumes": "name",
 }
-"""Merge key by field name (`x-kubernetes-patch-merge-key` of the built-in types). `ports` has two: see below."""
+"""Merge key by field name (`x-kubernetes-patch-merge-key` of built-in types); `ports` has two: see below."""
 
 PRIMITIVE_SETS: Final = frozenset({"finalizers"})
 """Lists of strings that a strategic merge adds to instead of replacing."""

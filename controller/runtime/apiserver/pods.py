@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_RULE: Final = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and "
-    "end with an alphanumeric character"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
+    "and end with an alphanumeric character"
 )
 _RESTART_POLICIES: Final = ["Always", "OnFailure", "Never"]
 
@@ -77,6 +77,15 @@ def _check_container(container: JSON, path: str, volumes: set[Any]) -> Iterator[
             yield required(f"{path}.env[{index}].name")
         if not isinstance(variable.get("value", ""), str):
             yield invalid(f"{path}.env[{index}].value", variable["value"], "must be a string")
+    yield from _check_mounts(container, path, volumes)
+    for index, port in enumerate(container.get("ports") or ()):
+        number = port.get("containerPort")
+        if not isinstance(number, int) or not 0 < number < 2**16:
+            where = f"{path}.ports[{index}].containerPort"
+            yield invalid(where, number, "must be between 1 and 65535, inclusive")
+
+
+def _check_mounts(container: JSON, path: str, volumes: set[Any]) -> Iterator[Cause]:
     paths: set[Any] = set()
     for index, mount in enumerate(container.get("volumeMounts") or ()):
         where = f"{path}.volumeMounts[{index}]"
@@ -87,9 +96,3 @@ def _check_container(container: JSON, path: str, volumes: set[Any]) -> Iterator[
         elif mount["mountPath"] in paths:
             yield invalid(f"{where}.mountPath", mount["mountPath"], "must be unique")
         paths.add(mount.get("mountPath"))
-    for index, port in enumerate(container.get("ports") or ()):
-        number = port.get("containerPort")
-        if not isinstance(number, int) or not 0 < number < 2**16:
-            yield invalid(
-                f"{path}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive"
-            )

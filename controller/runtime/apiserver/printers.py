@@ -89,11 +89,13 @@ def _restarts(pod: JSON, now: datetime) -> str:
     return f"{total} ({age_of(last, now)} ago)" if total and last else str(total)
 
 
+def _service_port(port: JSON) -> str:
+    node = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node}/{port.get('protocol', 'TCP')}"
+
+
 def _service_ports(service: JSON) -> str:
-    return _joined(
-        f"{port['port']}{':' + str(port['nodePort']) if port.get('nodePort') else ''}/{port.get('protocol', 'TCP')}"
-        for port in get_path(service, "spec", "ports") or ()
-    )
+    return _joined(map(_service_port, get_path(service, "spec", "ports") or ()))
 
 
 def _endpoint_addresses(endpoints: JSON) -> str:
@@ -114,7 +116,8 @@ def _deployment_ready(deployment: JSON) -> str:
 
 
 def _event_object(event: JSON) -> str:
-    return f"{str(get_path(event, 'involvedObject', 'kind')).lower()}/{get_path(event, 'involvedObject', 'name')}"
+    involved = event.get("involvedObject") or {}
+    return f"{str(involved.get('kind')).lower()}/{involved.get('name')}"
 
 
 def _event_source(event: JSON) -> str:

@@ -35,7 +35,7 @@ class WatchQuery:
     Attributes:
         label_selector: as in a list.
         field_selector: as in a list.
-        resource_version: the watch yields what changed after it; empty or `0` starts with the present objects.
+        resource_version: the watch yields what changed after it; empty or `0`: present objects first.
         send_initial_events: start with the present objects and mark their end with a bookmark.
         bookmarks: whether to send BOOKMARK events.
         timeout_seconds: how long the watch lasts.
@@ -62,8 +62,8 @@ class Page:
 class _Token(msgspec.Struct):
     """Where the next page starts, and the version of the first page, which stands for the whole list.
 
-    Later pages show the present. A watch from the first page's version brings whatever changed in between, so a
-    client that lists and then watches ends up right.
+    Later pages show the present. A watch from the first page's version brings whatever changed in between, so
+    a client that lists and then watches ends up right.
     """
 
     version: int

@@ -39,10 +39,9 @@ def write(kind: ServedKind, obj: JSON, scale: JSON) -> JSON:
     replicas = get_path(scale, "spec", "replicas")
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         raise BadRequest(f"spec.replicas: {replicas!r} is not a number of at least 0")
-    new = copy_json(obj)
-    new["metadata"]["resourceVersion"] = (
-        get_path(scale, "metadata", "resourceVersion") or obj["metadata"]["resourceVersion"]
-    )
+    new: JSON = copy_json(obj)
+    meta = new["metadata"]
+    meta["resourceVersion"] = get_path(scale, "metadata", "resourceVersion") or meta["resourceVersion"]
     *parents, last = _paths(kind).replicas
     target = new
     for key in parents:

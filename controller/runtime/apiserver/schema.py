@@ -17,6 +17,7 @@ from controller.runtime.apiserver.values import child, copy_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import UnionType
 
     from controller.runtime.client import JSON
 
@@ -135,24 +136,21 @@ def validate(schema: JSON, value: Any, path: str = "") -> Iterator[Cause]:
     yield from _validate_combined(schema, value, path)
 
 
+_TYPES: Final[dict[str, type | UnionType]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "number": int | float,
+}
+
+
 def _is_type(value: Any, expected: str) -> bool:
-    match expected:
-        case "object":
-            return isinstance(value, dict)
-        case "array":
-            return isinstance(value, list)
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            return not isinstance(value, bool) and (
-                isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-            )
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case _:
-            return True
+    if expected in {"integer", "number"} and isinstance(value, bool):
+        return False
+    if expected == "integer":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, _TYPES.get(expected, object))
 
 
 def _wrong_type(path: str, value: Any, expected: str) -> Cause:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def human_duration(age: timedelta) -> str:
-    """Return an age as `kubectl` prints it: two units while the second one matters (`5m30s`, `3h`, `2d4h`)."""
+    """Return an age as `kubectl` prints it: two units while the second one matters (`5m30s`, `2d4h`)."""
     seconds = int(age.total_seconds())
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < -1:
@@ -91,22 +91,15 @@ def _path_cell(kind: str, path: str) -> Callable[[JSON, datetime], Any]:
 
 
 def _typed(kind: str, value: Any, now: datetime) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    match kind:
-        case "string":
-            if isinstance(value, str):
-                return value
-            return json.dumps(value, separators=(",", ":"))
-        case "boolean":
-            return value if isinstance(value, bool) else None
-        case "integer":
-            return int(value) if number else None
-        case "number":
-            return value if number else None
-        case "date":
-            return age_of(value, now)
-        case _:
-            return None
+    if kind == "string":
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if kind == "date":
+        return age_of(value, now)
+    if kind == "boolean" or isinstance(value, bool):
+        return value if kind == "boolean" and isinstance(value, bool) else None
+    if not isinstance(value, int | float):
+        return None
+    return int(value) if kind == "integer" else value
 
 
 def table(
