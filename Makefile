@@ -61,7 +61,7 @@ lint: setup type ## Check style, types, layers, Rust lints and generated files
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
 	$(CARGO) fmt --check --manifest-path dataplane/Cargo.toml
-	$(CARGO) clippy --manifest-path dataplane/Cargo.toml --all-targets -- -D warnings
+	$(CARGO) clippy --manifest-path dataplane/Cargo.toml --all-targets --all-features -- -D warnings
 	$(RUN) pre-commit run --all-files
 
 .PHONY: type
