@@ -25,6 +25,13 @@ def annotations_changed(old: KubeObject | None, new: KubeObject | None) -> bool:
     return old is None or new is None or old.metadata.annotations != new.metadata.annotations
 
 
+def deletion_requested(old: KubeObject | None, new: KubeObject | None) -> bool:
+    """Deleted, or marked for deletion and held by finalizers."""
+    if old is None or new is None:
+        return new is None
+    return old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+
+
 def any_of(
     *predicates: Callable[[KubeObject | None, KubeObject | None], bool],
 ) -> Callable[[KubeObject | None, KubeObject | None], bool]:
