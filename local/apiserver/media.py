@@ -1,6 +1,7 @@
 """Content negotiation: what a body is, and which representation of the answer a client wants.
 
-The server speaks JSON, and reads YAML as well. Clients that offer protobuf offer JSON too and get that.
+The server speaks JSON, and reads YAML as well (and the little protobuf that `kubectl` insists on). Clients
+that accept protobuf accept JSON too and get that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 import yaml
 
 from controller.runtime.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+from local.apiserver import protobuf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +73,7 @@ async def read(request: web.Request) -> Any:
 
     Raises:
         BadRequest: the body is empty, or no JSON or YAML.
-        UnsupportedMediaType: it is neither by its content type, for example protobuf.
+        UnsupportedMediaType: it is neither, by its content type.
     """
     body = await request.read()
     kind = request.content_type if "Content-Type" in request.headers else ""
@@ -80,6 +82,8 @@ async def read(request: web.Request) -> Any:
             return yaml.load(body, Loader=yaml.CSafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BadRequest(f"error decoding YAML: {error}") from error
+    if kind == protobuf.CONTENT_TYPE:
+        return protobuf.decode(body)
     if kind not in _JSON_TYPES:
         raise UnsupportedMediaType(
             f"the body of the request was in an unknown format ({kind}) - accepted media types include: "

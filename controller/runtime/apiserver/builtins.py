@@ -56,7 +56,7 @@ def _prepare_namespace(namespace: JSON) -> None:
 
 def _prepare_secret(secret: JSON) -> None:
     """Set the type and turn `stringData` into `data`, as the API server does on every write."""
-    secret.setdefault("type", "Opaque")
+    secret["type"] = secret.get("type") or "Opaque"
     for key, text in (secret.pop("stringData", None) or {}).items():
         secret.setdefault("data", {})[key] = base64.b64encode(str(text).encode()).decode()
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from controller.runtime.apiserver import metadata, schema
+from controller.runtime.apiserver.values import drop_nulls
 from controller.runtime.errors import BadRequest, Invalid
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def decode(kind: ServedKind, obj: JSON, options: WriteOptions) -> None:
     unknown = [f"metadata.{name}" for name in obj["metadata"] if name not in metadata.FIELD_TYPES]
     for path in unknown:
         del obj["metadata"][path.removeprefix("metadata.")]
-    if kind.schema is not None:
+    if kind.schema is None:
+        drop_nulls(obj)
+    else:
         unknown += schema.prune(kind.schema, obj)
     if unknown and options.field_validation is FieldValidation.STRICT:
         listed = ", ".join(f'unknown field "{path}"' for path in unknown)

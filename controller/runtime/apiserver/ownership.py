@@ -1,9 +1,9 @@
 """Field ownership (`metadata.managedFields`) and server-side apply.
 
 Each manager owns the fields it set last. An *update* takes the fields it changes away from their owners. An
-*apply* says all fields its manager wants: it takes what it says, and gives up what it said before and no longer
-does, which is removed if nobody else owns it. A field that another manager owns with another value is a
-conflict unless forced.
+*apply* says all fields its manager wants: it takes what it says, and gives up what it said before and no
+longer does, which is removed if nobody else owns it. A field that another manager owns with another value is
+a conflict unless forced.
 """
 
 from __future__ import annotations

@@ -14,6 +14,15 @@ def copy_json(value: Any) -> Any:
     return value
 
 
+def drop_nulls(value: Any) -> None:
+    """Remove, in place, the fields that are null: in built-in kinds null means absent."""
+    if isinstance(value, dict):
+        for key in [key for key, item in value.items() if item is None]:
+            del value[key]
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        drop_nulls(item)
+
+
 def child(path: str, key: str | int) -> str:
     """Append a field or an index to a path: `spec` + `name` is `spec.name`, `ports` + 0 is `ports[0]`."""
     if isinstance(key, int):
