@@ -82,20 +82,19 @@ def _same_failure(before: Failure | None, now: Failure) -> bool:
 def notices(before: ModelStatus, now: ModelStatus, model_id: str) -> list[Notice]:
     """Returns the Events of one change of status: one per transition, none where nothing of note changed."""
     found = []
+    if before.active is State.PENDING and now.active not in {State.PENDING, State.FAILED}:
+        found.append(Notice("Normal", "Registered", f"Registered with the mesh as {model_id}"))
     if now.failure is not None and not _same_failure(before.failure, now.failure):
         found.append(_failure_notice(now.failure))
-    loading, was_loading = _loads(now), _loads(before)
-    if loading and not was_loading:
+    if _is_loading(now) and not _is_loading(before):
         found.append(Notice("Normal", "Loading", f"Loading {model_id}"))
-    newly_loaded = now.active is State.LOADED and before.active is not State.LOADED
-    promoted = before.target is not State.NONE and now.target is State.NONE
-    settled = now.active is State.LOADED and now.transition is Transition.UP_TO_DATE
-    if newly_loaded or (promoted and settled and now.failure is None):
+    promoted = before.target is not State.NONE and now.target is State.NONE and now.failure is None
+    if now.active is State.LOADED and (promoted or before.active is not State.LOADED):
         found.append(Notice("Normal", "Loaded", f"{model_id} is loaded and serves requests"))
     if now.active is State.STANDBY and before.active is State.LOADED:
         found.append(Notice("Normal", "Unloaded", f"{model_id} left memory; its next request loads it"))
     return found
 
 
-def _loads(status: ModelStatus) -> bool:
-    return State.LOADING in {status.active, status.target} and not status.waits_for_runtime
+def _is_loading(status: ModelStatus) -> bool:
+    return State.LOADING in {status.active, status.target}

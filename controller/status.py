@@ -181,6 +181,10 @@ def _transition(info: VModelStatusInfo, previous: Transition) -> Transition:
         case VModelStatusInfo.TRANSITION_FAILED:
             retrying = info.targetModelStatus.status == ModelStatusInfo.LOADING
             return Transition.IN_PROGRESS if retrying else Transition.BLOCKED
+    return _no_longer_invalid(previous)
+
+
+def _no_longer_invalid(previous: Transition) -> Transition:
     return Transition.UP_TO_DATE if previous is Transition.INVALID else previous
 
 
@@ -271,7 +275,12 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
     supports fails at once, since no pod will ever start for it.
     """
     if support.exists:
-        return replace(previous, failure=Failure(Reason.RUNTIME_UNHEALTHY, WAITING_FOR_POD, model_id))
+        return replace(
+            previous,
+            active=State.PENDING if _was_unsupported(previous) else previous.active,
+            transition=_no_longer_invalid(previous.transition),
+            failure=Failure(Reason.RUNTIME_UNHEALTHY, WAITING_FOR_POD, model_id),
+        )
     failure = Failure(support.reason, support.message, model_id, time=_stable_time(previous, now))
     if previous.active in {State.LOADED, State.STANDBY}:
         return replace(previous, target=State.FAILED, transition=Transition.BLOCKED, failure=failure)
@@ -282,6 +291,13 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
         target=State.NONE,
         transition=Transition.UP_TO_DATE,
         failure=failure,
+    )
+
+
+def _was_unsupported(status: ModelStatus) -> bool:
+    unsupported = {Reason.NO_SUPPORTING_RUNTIME, Reason.RUNTIME_NOT_RECOGNIZED}
+    return (
+        status.active is State.FAILED and status.failure is not None and status.failure.reason in unsupported
     )
 
 

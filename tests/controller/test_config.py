@@ -1,0 +1,99 @@
+import pytest
+
+from controller.config import Configuration, Image, load, user_text
+from controller.errors import ConfigurationError
+
+
+def _load(*texts: str) -> Configuration:
+    return load(*((text, f"layer {number}") for number, text in enumerate(texts)))
+
+
+def test_without_layers_the_defaults_hold() -> None:
+    configuration = load()
+    assert configuration == Configuration()
+    assert configuration.inference_service_port == 8033
+    assert configuration.rest_proxy.port == 8008
+    assert configuration.pods_per_runtime == 2
+    assert configuration.model_mesh_image.reference == "modelmesh/mesh:latest"
+
+
+def test_layers_combine_leaf_by_leaf() -> None:
+    configuration = _load(
+        "metrics: {port: 1000}\nmodelMeshResources: {limits: {memory: 1Gi}}",
+        "metrics: {enabled: false}\npodsPerRuntime: 1",
+    )
+    assert configuration.metrics.port == 1000
+    assert not configuration.metrics.enabled
+    assert configuration.model_mesh_resources.limits.model_dump() == {"cpu": "3", "memory": "1Gi"}
+    assert configuration.pods_per_runtime == 1
+
+
+def test_keys_are_case_insensitive_but_label_names_are_not() -> None:
+    configuration = _load("PODSPERRUNTIME: 3\nscaletozero: {EnAbled: false}\nruntimePodLabels: {A.b/C: d}")
+    assert configuration.pods_per_runtime == 3
+    assert not configuration.scale_to_zero.enabled
+    assert configuration.runtime_pod_labels == {"A.b/C": "d"}
+
+
+def test_values_are_read_leniently_and_unknown_keys_left_out() -> None:
+    configuration = _load(
+        'podsPerRuntime: "2"\nallowAnyPVC: "true"\nmodelMeshImage: {tag: 1.5}\nnobody: {knows: this}',
+    )
+    assert configuration.pods_per_runtime == 2
+    assert configuration.allow_any_pvc
+    assert configuration.model_mesh_image.tag == "1.5"
+
+
+def test_lists_are_replaced_whole() -> None:
+    configuration = _load("builtInServerTypes: [a, b]", "builtInServerTypes: [c]")
+    assert configuration.built_in_server_types == ("c",)
+
+
+def test_null_leaves_the_layer_below() -> None:
+    assert _load("podsPerRuntime: 5", "podsPerRuntime:\nmetrics:").pods_per_runtime == 5
+
+
+def test_a_users_tag_clears_a_default_digest() -> None:
+    configuration = _load("modelMeshImage: {digest: 'sha256:1'}", "modelMeshImage: {tag: mine}")
+    assert configuration.model_mesh_image.reference == "modelmesh/mesh:mine"
+
+
+@pytest.mark.parametrize(
+    ("image", "reference"),
+    [
+        (Image(name="n"), "n"),
+        (Image(name="n", tag="t"), "n:t"),
+        (Image(name="n", tag="t", digest="sha256:1"), "n@sha256:1"),
+    ],
+)
+def test_image_references(image: Image, reference: str) -> None:
+    assert image.reference == reference
+
+
+def test_keys_of_the_former_sidecar_are_accepted_and_named() -> None:
+    configuration = _load("restProxy: {skipVerify: true, resources: {limits: {cpu: 1}}}")
+    assert set(configuration.ignored) == {"restProxy.skipVerify", "restProxy.resources"}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("podsPerRuntime: many", "podsPerRuntime.*many"),
+        ("metrics: {port: 70000}", r"metrics\.port.*70000"),
+        ("metrics: 3", "metrics"),
+        ("payloadProcessors: ['http://a b']", "blank inside"),
+        ("modelMeshResources: {limits: {cpu: lots}}", "lots"),
+        ("tls: {clientAuth: maybe}", r"tls\.clientAuth"),
+        ("a: [", "layer 0 is not YAML"),
+        ("- a", "layer 0 must be a mapping"),
+    ],
+)
+def test_errors_name_key_value_and_origin(text: str, names: str) -> None:
+    with pytest.raises(ConfigurationError, match=names) as error:
+        _load(text)
+    assert "layer 0" in str(error.value)
+
+
+def test_a_config_map_without_the_entry_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        user_text({"data": {"other": ""}})

@@ -1,0 +1,196 @@
+"""Deployments compared with golden files; `MODELMESH_UPDATE_GOLDEN=1 pytest …` writes them anew."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api.v1alpha1 import ServingRuntime
+from controller import config
+from controller.deployment import PodContext, Tls, build
+from controller.deployment.storage import image_tag
+from controller.errors import InvalidRuntimeError
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[2]
+
+
+def _context(spec: dict[str, Any], settings: str = "", **changes: Any) -> PodContext:
+    raw = {"metadata": {"name": "r", "uid": "u"}, "spec": {"multiModel": True} | spec}
+    runtime = ServingRuntime.parse(raw)
+    fixed: dict[str, Any] = {
+        "runtime": runtime,
+        "namespace": "ns",
+        "configuration": config.load((settings, "settings")),
+        "etcd_secret": "model-serving-etcd",
+        "replicas": 2,
+    }
+    return PodContext(**(fixed | changes))
+
+
+def _mlserver(settings: str = "", **changes: Any) -> PodContext:
+    raw = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
+    raw["metadata"] |= {"uid": "00000000-0000-0000-0000-000000000001", "namespace": "modelmesh-serving"}
+    return _context(
+        {"containers": []},
+        settings,
+        runtime=ServingRuntime.parse(raw),
+        namespace="modelmesh-serving",
+        **changes,
+    )
+
+
+CUSTOM = {
+    "containers": [
+        {
+            "name": "custom",
+            "image": "example/custom:1",
+            "resources": {"limits": {"memory": "1Gi"}},
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        },
+    ],
+    "volumes": [{"name": "scratch", "emptyDir": {}}],
+    "grpcEndpoint": "unix:///tmp/mm/grpc.sock",
+    "grpcDataEndpoint": "port:8001",
+    "supportedModelFormats": [{"name": "custom", "version": "1", "autoSelect": True}],
+    "labels": {"team": "a"},
+    "imagePullSecrets": [{"name": "two"}, {"name": "one"}],
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+}
+CUSTOM_SETTINGS = """
+imagePullSecrets: [{name: one}]
+runtimePodLabels: {team: b, tier: x}
+serviceAccountName: account
+enableAccessLogging: true
+payloadProcessors: ["http://one", "http://two"]
+internalModelMeshEnvVars:
+  - {name: BOOTSTRAP_CLEARANCE_PERIOD_MS, value: "0"}
+  - {name: KV_STORE, value: elsewhere}
+  - {name: SHUTDOWN_TIMEOUT_MS, value: "1"}
+restProxy: {enabled: false}
+metrics: {enabled: false}
+tls: {clientAuth: require}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("mlserver-1.x", _mlserver()),
+        (
+            "custom-puller-tls",
+            _context(CUSTOM, CUSTOM_SETTINGS, claims=("claim",), tls=Tls("tls-secret", has_ca=True)),
+        ),
+    ],
+)
+def test_equals_the_golden_file(name: str, context: PodContext) -> None:
+    built = build(context)
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("MODELMESH_UPDATE_GOLDEN"):
+        path.write_text(yaml.dump(built, Dumper=_Plain, sort_keys=False, width=110))
+    assert built == yaml.safe_load(path.read_text())
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes shared parts out in full."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        del data
+        return True
+
+
+def _container(context: PodContext, name: str) -> dict[str, Any]:
+    containers = build(context)["spec"]["template"]["spec"]["containers"]
+    return next(container for container in containers if container["name"] == name)
+
+
+def _env(container: dict[str, Any]) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container["env"]}
+
+
+def test_the_mesh_is_the_last_container() -> None:
+    for context in (_mlserver(), _context(CUSTOM)):
+        assert build(context)["spec"]["template"]["spec"]["containers"][-1]["name"] == "mm"
+
+
+def test_there_is_no_rest_sidecar_and_the_mesh_owns_its_port() -> None:
+    names = [c["name"] for c in build(_mlserver())["spec"]["template"]["spec"]["containers"]]
+    assert names == ["mlserver", "mlserver-adapter", "mm"]
+    mesh = _container(_mlserver("restProxy: {port: 9000}"), "mm")
+    assert {"name": "http", "containerPort": 9000} in mesh["ports"]
+    assert _env(mesh)["MM_SVC_REST_PORT"] == "9000"
+    off = _container(_mlserver("restProxy: {enabled: false}"), "mm")
+    assert _env(off)["MM_SVC_REST_PORT"] == "0"
+    assert "http" not in {port["name"] for port in off["ports"]}
+
+
+def test_one_port_name_grpc_in_the_pod() -> None:
+    containers = build(_context(CUSTOM))["spec"]["template"]["spec"]["containers"]
+    names = [port.get("name") for container in containers for port in container.get("ports", ())]
+    assert names.count("grpc") == 1
+
+
+def test_a_disabled_storage_helper_gives_no_puller() -> None:
+    context = _context(CUSTOM | {"storageHelper": {"disabled": True}})
+    pod = build(context)["spec"]["template"]["spec"]
+    assert [container["name"] for container in pod["containers"]] == ["custom", "mm"]
+    assert "storage-config" not in {volume["name"] for volume in pod["volumes"]}
+    mesh = _container(context, "mm")
+    assert _env(mesh)["INTERNAL_GRPC_SOCKET_PATH"] == "/tmp/mm/grpc.sock"  # noqa: S108
+    # The data endpoint is a port, the management endpoint a socket: the mesh needs its folder.
+    assert {"name": "domain-socket", "mountPath": "/tmp/mm"} in mesh["volumeMounts"]  # noqa: S108
+
+
+def test_sockets_in_two_folders_are_refused() -> None:
+    with pytest.raises(InvalidRuntimeError, match="share a folder"):
+        build(_context(CUSTOM | {"grpcDataEndpoint": "unix:/other/data.sock"}))
+
+
+def test_the_architecture_is_added_to_each_of_the_users_terms() -> None:
+    def term(zone: str) -> dict[str, Any]:
+        return {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}
+
+    required = {"nodeSelectorTerms": [term("a"), term("b")]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    built = build(_context(CUSTOM | {"affinity": affinity}))["spec"]["template"]["spec"]["affinity"]
+    terms = built["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [[e["key"] for e in t["matchExpressions"]] for t in terms] == [["zone", "kubernetes.io/arch"]] * 2
+
+
+def test_adapter_variables_of_the_runtime_replace_ours() -> None:
+    spec = {
+        "containers": [{"name": "triton", "image": "registry:5000/triton@sha256:1"}],
+        "grpcEndpoint": "port:9999",
+        "builtInAdapter": {
+            "serverType": "triton",
+            "runtimeManagementPort": 8001,
+            "env": [{"name": "MEM_BUFFER_BYTES", "value": "7"}, {"name": "MORE", "value": "x"}],
+        },
+    }
+    annotations = {"maxLoadingConcurrency": "2", "perModelConcurrencyLimit": "3"}
+    runtime = ServingRuntime.parse({"metadata": {"name": "r", "annotations": annotations}, "spec": spec})
+    env = _env(_container(_context(spec, runtime=runtime), "triton-adapter"))
+    assert env["ADAPTER_PORT"] == "9999"
+    assert env["RUNTIME_DATA_ENDPOINT"] == "port:8001"
+    assert env["MEM_BUFFER_BYTES"] == "7"
+    assert env["MORE"] == "x"
+    assert env["RUNTIME_VERSION"] == ""
+    assert env["LOADING_CONCURRENCY"] == "2"
+    assert env["LIMIT_PER_MODEL_CONCURRENCY"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [
+        ("a/b:1.3.2", "1.3.2"),
+        ("host:5000/a/b:1", "1"),
+        ("host:5000/a/b", ""),
+        ("a:1@sha256:2", "1"),
+        ("a", ""),
+    ],
+)
+def test_image_tags(image: str, tag: str) -> None:
+    assert image_tag(image) == tag

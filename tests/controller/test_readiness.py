@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import pytest
+
+from controller.readiness import explain, notices
+from controller.status import WAITING_FOR_POD, Failure, ModelStatus, Reason, State, Transition
+
+FRESH = ModelStatus()
+WAITING = ModelStatus(failure=Failure(Reason.RUNTIME_UNHEALTHY, WAITING_FOR_POD, "m"))
+LOADING_BEHIND = replace(WAITING, active=State.LOADING)
+LOADING = ModelStatus(available=True, active=State.LOADING)
+LOADED = ModelStatus(available=True, active=State.LOADED)
+FAILED = ModelStatus(active=State.FAILED, failure=Failure(Reason.LOAD_FAILED, "boom", "m", "pod"))
+INVALID = ModelStatus(transition=Transition.INVALID, failure=Failure(Reason.INVALID_SPEC, "bad"))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "message"),
+    [
+        (FRESH, "Pending", "Accepted"),
+        (WAITING, "RuntimeUnhealthy", WAITING_FOR_POD),
+        (LOADING, "Loading", "being loaded"),
+        (LOADED, "Loaded", "serves requests"),
+        (ModelStatus(available=True, active=State.STANDBY), "Standby", "first request loads it"),
+        (FAILED, "ModelLoadFailed", "boom"),
+        (INVALID, "InvalidPredictorSpec", "bad"),
+        (
+            replace(LOADED, transition=Transition.BLOCKED, failure=FAILED.failure),
+            "BlockedByFailedLoad",
+            "Serves the previous model; boom",
+        ),
+        (replace(LOADED, transition=Transition.IN_PROGRESS, target=State.LOADING), "InProgress", "previous"),
+        (
+            replace(LOADED, transition=Transition.INVALID, failure=INVALID.failure),
+            "InvalidPredictorSpec",
+            "Serves the previous model; bad",
+        ),
+    ],
+)
+def test_the_ready_condition_says_why(status: ModelStatus, reason: str, message: str) -> None:
+    explanation = explain(status)
+    assert explanation.reason == reason
+    assert message in explanation.message
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reasons"),
+    [
+        (FRESH, FRESH, []),
+        (FRESH, WAITING, ["WaitingForRuntime"]),
+        (WAITING, WAITING, []),
+        (WAITING, LOADING_BEHIND, ["Registered", "Loading"]),
+        (LOADING_BEHIND, LOADED, ["Loaded"]),
+        (FRESH, LOADING, ["Registered", "Loading"]),
+        (LOADING, LOADED, ["Loaded"]),
+        (FRESH, LOADED, ["Registered", "Loaded"]),
+        (LOADED, LOADED, []),
+        (LOADING, FAILED, ["LoadFailed"]),
+        (FAILED, FAILED, []),
+        (FAILED, LOADED, ["Loaded"]),
+        (FRESH, INVALID, ["InvalidSpec"]),
+        (LOADED, ModelStatus(available=True, active=State.STANDBY), ["Unloaded"]),
+        (
+            LOADED,
+            replace(LOADED, target=State.LOADING, transition=Transition.IN_PROGRESS),
+            ["Loading"],
+        ),
+        (replace(LOADED, target=State.LOADING, transition=Transition.IN_PROGRESS), LOADED, ["Loaded"]),
+        (
+            FRESH,
+            ModelStatus(active=State.FAILED, failure=Failure(Reason.NO_SUPPORTING_RUNTIME, "none")),
+            ["NoSupportingRuntime"],
+        ),
+    ],
+)
+def test_each_transition_gives_its_events_once(
+    before: ModelStatus,
+    now: ModelStatus,
+    reasons: list[str],
+) -> None:
+    assert [notice.reason for notice in notices(before, now, "m")] == reasons
