@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from local import cluster, tools
-from local import quickstart as tutorial
+from local import cluster
 from local.home import NAMESPACE, Home, Settings
 from local.node import logs_of
 from local.progress import ConsoleProgress
@@ -144,6 +143,8 @@ def quickstart(
     api_port: ApiPort = _DEFAULTS.api_port,
 ) -> None:
     """Do the tutorial: deploy a model, ask it by gRPC and REST, and check every answer."""
+    from local import quickstart as tutorial  # noqa: PLC0415 -- the guardian, which starts here too, stays small
+
     settings = Settings(grpc_port=grpc_port, rest_port=rest_port, api_port=api_port)
     options = tutorial.Options(keep=keep, digits=digits, seed=seed if seed >= 0 else None)
     raise typer.Exit(tutorial.run(Home.from_environment(), settings, options))
@@ -157,6 +158,8 @@ def supervise(settings: str, *, lifeline: bool = False) -> None:
 
 def kubectl(home: Home, *arguments: str) -> int:
     """Run kubectl against the cluster of `home`, on this terminal; return its exit status."""
+    from local import tools  # noqa: PLC0415 -- as for the quickstart
+
     program = tools.ensure(tools.KUBECTL, home.tools)
     environment = {**os.environ, "KUBECONFIG": str(home.kubeconfig)}
     return subprocess.run([program, *arguments], env=environment, check=False).returncode  # noqa: S603

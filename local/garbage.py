@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from controller.runtime.apiserver.metadata import FOREGROUND, ORPHAN
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
 
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from api.meta import JSON
     from api.resource import Resource
     from controller.runtime.apiserver import MemoryClient
+
+_FOREGROUND = "foregroundDeletion"
+_ORPHAN = "orphan"
+"""Kubernetes' finalizers for `--cascade=foreground` and `--cascade=orphan`."""
 
 PASS = Request("", "all")
 """The one thing there is to reconcile: everything."""
@@ -52,18 +55,18 @@ class GarbageCollector:
         finalizers = metadata.get("finalizers", [])
         if not metadata.get("deletionTimestamp"):
             return
-        if FOREGROUND in finalizers:
+        if _FOREGROUND in finalizers:
             for kind, obj in dependents:
                 await self._delete(kind, obj)
             if not dependents:
-                await self._drop(resource, owner, FOREGROUND)
-        elif ORPHAN in finalizers:
+                await self._drop(resource, owner, _FOREGROUND)
+        elif _ORPHAN in finalizers:
             for kind, obj in dependents:
                 others = [
                     item for item in obj["metadata"]["ownerReferences"] if item["uid"] != metadata["uid"]
                 ]
                 await self._patch(kind, obj, {"ownerReferences": others})
-            await self._drop(resource, owner, ORPHAN)
+            await self._drop(resource, owner, _ORPHAN)
 
     async def _drop(self, resource: Resource, obj: JSON, finalizer: str) -> None:
         rest = [name for name in obj["metadata"]["finalizers"] if name != finalizer]

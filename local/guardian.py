@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from local import linux
@@ -39,6 +40,8 @@ def guard(supervise: Callable[[], int]) -> int:
         status = 70
         try:
             status = supervise()
+        except BaseException:  # noqa: BLE001 -- the process ends here, so this is the last place to say why
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)

@@ -19,34 +19,27 @@ from typing import TYPE_CHECKING
 import aiohttp
 import structlog
 
-from api.core import POD, ConfigMap, Deployment, Endpoints, Pod, Secret, Service
-from api.v1alpha1 import ClusterServingRuntime, Predictor, ServingRuntime
-from api.v1beta1 import InferenceService
+from api.core import POD, Pod
 from controller.runtime.apiserver import Core, MemoryClient
-from controller.runtime.controller import Controller
-from controller.runtime.events import EventRecorder
-from controller.runtime.manager import Manager
-from controller.runtime.predicate import deletion_requested
-from controller.runtime.reconcile import Request
-from local import environments, garbage, manifests, samples, tools
+from local import environments, manifests, samples, tools
 from local.apiserver import LocalApiServer, write_kubeconfig
-from local.endpoints import EndpointsReconciler
+from local.control_plane import control_plane
 from local.errors import LocalError, StartFailedError
-from local.garbage import GarbageCollector
 from local.home import NAMESPACE, ClusterState, Home, Settings
 from local.node import Node, base_environment, node_names
 from local.podlogs import LogFiles
-from local.pods import PodRunner
 from local.ports import LOOPBACK, PortAllocator, require_free
 from local.profiles import Profiles
 from local.progress import JsonProgress, step
-from local.workloads import DeploymentReconciler, is_ready
+from local.workloads import is_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from api.meta import JSON, KubeObject
+    from api.meta import JSON
     from api.resource import Resource
+    from controller.runtime.manager import Manager
+    from local.pods import PodRunner
 
 log = structlog.get_logger(__name__)
 
@@ -56,19 +49,6 @@ _STOP_SECONDS = 8.0
 """What pods get to stop when the whole cluster goes; there is nobody to drain to."""
 _SERVERS = ("mlserver",)
 """Environments that are built before the start, so that no model waits for them."""
-_COLLECTED = (
-    ClusterServingRuntime,
-    ConfigMap,
-    Deployment,
-    Endpoints,
-    InferenceService,
-    Pod,
-    Predictor,
-    Secret,
-    Service,
-    ServingRuntime,
-)
-"""Types whose deletion may leave dependents."""
 
 
 class Supervisor:
@@ -101,7 +81,7 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             await self._start_api_server(stack)
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            manager, runner = self._controllers(session)
+            manager, runner = control_plane(self._client, self._node(session))
             running = asyncio.create_task(manager.run())
             stack.push_async_callback(self._stop, manager, runner, running)
             main = asyncio.create_task(self._start_objects())
@@ -157,45 +137,20 @@ class Supervisor:
             stack.push_async_callback(server.stop)
             write_kubeconfig(self._home.kubeconfig, server.url, NAMESPACE)
 
-    def _controllers(self, session: aiohttp.ClientSession) -> tuple[Manager, PodRunner]:
-        settings = self._settings
-        client, manager = self._client, Manager(self._client, stop_grace=1)
-        node = Node(
+    def _node(self, session: aiohttp.ClientSession) -> Node:
+        return Node(
             home=self._home,
             profiles=Profiles.load(Path(__file__).parent / "profiles", self._home.root / "profiles"),
             ports=self._ports,
             names=node_names(
                 self._home,
-                grpc_port=settings.grpc_port,
-                rest_port=settings.rest_port,
+                grpc_port=self._settings.grpc_port,
+                rest_port=self._settings.rest_port,
                 tools=self._tools,
             ),
             base=base_environment(os.environ),
             session=session,
         )
-        runner = PodRunner(client, node, EventRecorder(client, "kubelet"))
-        services = manager.cache.lister(Service)
-
-        def services_of(pod: Pod) -> Iterable[Request]:
-            return [Request(pod.namespace, service.name) for service in services.list(pod.namespace)]
-
-        def everything(_obj: KubeObject) -> Iterable[Request]:
-            return (garbage.PASS,)
-
-        Controller("pod", runner).watches(Pod).watches(Secret, enqueue=runner.users_of).watches(
-            ConfigMap,
-            enqueue=runner.users_of,
-        ).register(manager)
-        Controller("deployment", DeploymentReconciler(client)).watches(Deployment).owns(Pod).register(manager)
-        Controller("endpoints", EndpointsReconciler(client)).watches(Service).watches(
-            Pod,
-            enqueue=services_of,
-        ).register(manager)
-        collector = Controller("garbage-collector", GarbageCollector(client))
-        for kind in _COLLECTED:
-            collector.watches(kind, enqueue=everything, predicate=deletion_requested)
-        collector.register(manager)
-        return manager, runner
 
     async def _start_objects(self) -> None:
         """Make the cluster's objects and wait until it can be used."""
