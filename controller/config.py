@@ -96,10 +96,18 @@ class StorageHelperImage(Image):
     command: tuple[str, ...] = ("/opt/app/puller",)
 
 
+def _refuse_tls(text: str) -> str:
+    if text:
+        raise ValueError(
+            "TLS of the inference ports is not supported yet, and plain text is not what was asked"
+        )
+    return text
+
+
 class Tls(_Section):
     """TLS of the inference ports: the Secret with the key pair, and whether clients must show theirs."""
 
-    secret_name: str = ""
+    secret_name: Annotated[str, AfterValidator(_refuse_tls)] = ""
     client_auth: Annotated[Literal["", "optional", "require"], BeforeValidator(_trimmed)] = ""
 
 

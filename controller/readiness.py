@@ -39,10 +39,11 @@ def explain(status: ModelStatus) -> Explanation:
         if failure is None:
             return Explanation("Pending", "Accepted; not registered with the mesh yet")
         return Explanation(failure.reason, _complaint(failure))
-    if failure is not None and status.transition is Transition.INVALID:
-        return Explanation(failure.reason, f"Serves the previous model; {_complaint(failure)}")
-    if failure is not None and status.transition is Transition.BLOCKED:
-        return Explanation(status.transition, f"Serves the previous model; {_complaint(failure)}")
+    if failure is not None and status.transition in {Transition.INVALID, Transition.BLOCKED}:
+        reason = failure.reason if status.transition is Transition.INVALID else status.transition
+        return Explanation(reason, f"Serves the previous model; {_complaint(failure)}")
+    if failure is not None and status.waits_for_runtime:
+        return Explanation(failure.reason, failure.message)
     if status.transition is Transition.IN_PROGRESS:
         return Explanation(status.transition, "Serves the previous model while the new one is being loaded")
     return Explanation(status.active, _SERVING[status.active])

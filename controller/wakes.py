@@ -43,7 +43,7 @@ class RuntimeWakes:
 
     Attributes:
         scope: the served namespaces.
-        runtimes: returns the runtimes of a namespace, by name.
+        runtimes: returns the runtimes of a namespace, by name, whether it is served or not.
         rest: tells whether REST is on.
     """
 

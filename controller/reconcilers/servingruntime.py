@@ -67,27 +67,31 @@ class RuntimeReconciler:
     idle: IdleTimers = field(default_factory=IdleTimers)
 
     def runtimes(self, namespace: str) -> dict[str, ServingRuntime | ClusterServingRuntime]:
-        """Returns the runtimes that count in a namespace, by name; none where it is not served."""
-        if not self.scope.enabled(namespace):
-            return {}
+        """Returns the runtimes that count in a namespace, by name, were it served."""
         cluster = self.cluster_runtimes.list() if self.cluster_runtimes is not None else []
         return runtimes.collect(cluster, self.namespaced_runtimes.list(namespace))
 
     def catalog(self, namespace: str) -> Catalog:
         """Returns what the runtimes of a namespace can load."""
         rest = self.configuration().rest_proxy.enabled
-        return Catalog(runtimes.enabled(self.runtimes(namespace)), rest=rest)
+        found = self.runtimes(namespace) if self.scope.enabled(namespace) else {}
+        return Catalog(runtimes.enabled(found), rest=rest)
 
     async def reconcile(self, request: Request) -> Result:
         """Makes the namespace's type constraints and the runtime's Deployment be as they should."""
         found = self.runtimes(request.namespace)
-        await self._constrain(request.namespace, found)
+        served = self.scope.enabled(request.namespace)
+        await self._constrain(request.namespace, found if served else {})
         runtime = found.get(request.name)
         if runtime is None:
             # Its Deployment goes with it, by the owner reference.
             self.idle.forget(request)
             return Result()
         configuration = self.configuration()
+        if not served:
+            self.idle.forget(request)
+            await self._remove_deployment(request, configuration)
+            return Result()
         try:
             runtime_validation.check(runtime.spec, configuration.built_in_server_types)
         except InvalidRuntimeError as error:
@@ -143,7 +147,7 @@ class RuntimeReconciler:
             rest = self.configuration().rest_proxy.enabled
             wanted = constraints.config_map(namespace, runtimes.enabled(found), rest=rest)
             await ensure(self.client, CONFIG_MAP, wanted, live=live)
-        elif live is not None:
+        elif live is not None and live.metadata.labels.items() >= constraints.COMMON_LABELS.items():
             await self._delete(CONFIG_MAP, live)
 
     async def _remove_deployment(self, request: Request, configuration: Configuration) -> None:

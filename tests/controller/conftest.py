@@ -234,22 +234,28 @@ class World:
 
         await self.eventually(holds)
 
-    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+    async def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any] | None:
         try:
-            return await self.client.get(RESOURCES[kind], name, self.place(kind))
+            return await self.client.get(RESOURCES[kind], name, namespace or self.place(kind))
         except NotFound:
             return None
 
     async def all(self, kind: str) -> list[dict[str, Any]]:
         return (await self.client.list(RESOURCES[kind], self.place(kind))).items
 
-    async def until(self, kind: str, name: str, condition: Callable[[Any], bool]) -> Any:
+    async def until(
+        self,
+        kind: str,
+        name: str,
+        condition: Callable[[Any], bool],
+        namespace: str = "",
+    ) -> Any:
         """Returns the object once the condition holds; fails with its last state."""
         seen: Any = None
 
         async def holds() -> bool:
             nonlocal seen
-            seen = await self.get(kind, name)
+            seen = await self.get(kind, name, namespace)
             return condition(seen)
 
         try:

@@ -83,6 +83,7 @@ def test_keys_of_the_former_sidecar_are_accepted_and_named() -> None:
         ("metrics: 3", "metrics"),
         ("payloadProcessors: ['http://a b']", "blank inside"),
         ("modelMeshResources: {limits: {cpu: lots}}", "lots"),
+        ("tls: {secretName: certs}", r"tls\.secretName: .*not supported yet"),
         ("tls: {clientAuth: maybe}", r"tls\.clientAuth"),
         ("a: [", "layer 0 is not YAML"),
         ("- a", "layer 0 must be a mapping"),

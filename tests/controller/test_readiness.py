@@ -29,6 +29,7 @@ INVALID = ModelStatus(transition=Transition.INVALID, failure=Failure(Reason.INVA
             "BlockedByFailedLoad",
             "Serves the previous model; boom",
         ),
+        (replace(LOADED, failure=WAITING.failure), "RuntimeUnhealthy", WAITING_FOR_POD),
         (replace(LOADED, transition=Transition.IN_PROGRESS, target=State.LOADING), "InProgress", "previous"),
         (
             replace(LOADED, transition=Transition.INVALID, failure=INVALID.failure),

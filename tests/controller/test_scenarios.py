@@ -3,12 +3,17 @@
 import base64
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
+import yaml
 
+from api.core import NAMESPACE
 from store.records import MODELS, VMODELS, ModelRecord, VModelRecord
 
+ROOT = Path(__file__).parents[2]
 URL = "grpc://modelmesh-serving.modelmesh-serving:8033"
 ID = "m__isvc-"
 NEW_PATH = {"spec": {"predictor": {"model": {"storage": {"path": "q"}}}}}
@@ -470,3 +475,29 @@ async def test_what_others_changed_in_a_deployment_is_set_back(world: Any) -> No
     await world.change("Deployment", name, {"spec": {"replicas": 9, "minReadySeconds": 3}})
     deployment = await world.until("Deployment", name, _replicas(2))
     assert deployment["spec"]["minReadySeconds"] == 3
+
+
+def _labelled(value: str | None) -> dict[str, Any]:
+    return {"metadata": {"labels": {"modelmesh-enabled": value}}}
+
+
+async def test_in_cluster_scope_labelled_namespaces_are_served(idle_world: Any, controller_in: Any) -> None:
+    world = idle_world
+    world.environment = replace(world.environment, namespace_scope=False)
+    await world.client.create(NAMESPACE, {"metadata": {"name": "user"}})
+    runtime = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
+    await world.create(runtime | {"kind": "ClusterServingRuntime"})
+    async with controller_in(world):
+        await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _exists)
+        assert await world.get("Service", "modelmesh-serving", "user") is None
+
+        await world.client.patch(NAMESPACE, "user", "", _labelled("true"))
+        service = await world.until("Service", "modelmesh-serving", _exists, "user")
+        assert service["metadata"]["ownerReferences"][0]["kind"] == "Namespace"
+        await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _exists, "user")
+        await world.until("ConfigMap", "tc-config", _exists, "user")
+
+        await world.client.patch(NAMESPACE, "user", "", _labelled(None))
+        await world.until("Service", "modelmesh-serving", _gone, "user")
+        await world.until("ConfigMap", "tc-config", _gone, "user")
+        await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _gone, "user")
