@@ -1,8 +1,8 @@
 """Reading the protobuf that `kubectl create` sends for built-in kinds, whatever the server prefers.
 
 `kubectl create namespace|configmap|secret|serviceaccount` sends protobuf since 1.32 and does not fall back to
-JSON. Those few messages are read here; manifests are sent as JSON, and the server answers in JSON. Field numbers
-are those of the `generated.proto` files of k8s.io/api and k8s.io/apimachinery.
+JSON. Those few messages are read here; manifests are sent as JSON, and the server answers in JSON. Field
+numbers are those of the `generated.proto` files of k8s.io/api and k8s.io/apimachinery.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def decode(body: bytes) -> JSON:
         if message is None:
             raise UnsupportedMediaType(
                 f"the body of the request was in an unknown format ({CONTENT_TYPE} of {api_version} {kind}): "
-                "send a manifest, for example `kubectl create … --dry-run=client -o yaml | kubectl apply -f -`",
+                "send a manifest (`kubectl create … --dry-run=client -o yaml | kubectl apply -f -`)",
             )
         return {
             "apiVersion": api_version,

@@ -215,12 +215,7 @@ class Core:
         if meta.pop("managedFields", None):
             raise BadRequest("metadata.managedFields must be nil")
         if kind.has_status:
-            keep_status = subresource == "status"
-            wanted = {
-                key: value
-                for key, value in wanted.items()
-                if key in {"apiVersion", "kind", "metadata"} or (key == "status") == keep_status
-            }
+            wanted = _applicable(wanted, subresource)
         found = self._store.get(kind.storage_key, (meta.get("namespace", ""), meta.get("name", "")))
         if found is None and subresource:
             raise NotFound.of(kind.resource, meta.get("name", ""))
@@ -307,6 +302,7 @@ class Core:
         _check_subresource(kind, subresource)
         requests.check_identity(kind, old, new)
         decoding.decode(kind, new, options)
+        managed = new["metadata"].get("managedFields")
         new = _only_own_part(kind, old, new, subresource)
         metadata.keep_server_fields(new, old)
         decoding.complete(kind, new)
@@ -314,7 +310,9 @@ class Core:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         decoding.check(kind, new, old)
         self._admit(AdmissionRequest(kind, "UPDATE", new, old, subresource))
-        if not applied:
+        if applied:
+            new["metadata"]["managedFields"] = managed
+        else:
             owner = Owner(options.field_manager, "Update", subresource)
             ownership.track_update(kind, old, new, owner, self.clock())
         if new == old or options.dry_run:
@@ -434,6 +432,17 @@ def _only_own_part(kind: ServedKind, old: JSON, new: JSON, subresource: str) -> 
     if source.get("status") is not None:
         result["status"] = copy_json(source["status"])
     return result
+
+
+def _applicable(wanted: JSON, subresource: str) -> JSON:
+    """Return what may be applied here: all but the status, or besides identity nothing but the status."""
+    if subresource != "status":
+        return {key: value for key, value in wanted.items() if key != "status"}
+    identity = {"name", "namespace", "resourceVersion", "uid"}
+    meta = {key: value for key, value in wanted["metadata"].items() if key in identity}
+    return {key: wanted[key] for key in ("apiVersion", "kind", "status") if key in wanted} | {
+        "metadata": meta
+    }
 
 
 def _desired(kind: ServedKind, obj: JSON) -> Any:

@@ -55,7 +55,7 @@ async def watch(
     try:
         if initial and (present := _present(store, kind, namespace, query, matches)):
             yield present
-        while (remaining := deadline - loop.time()) > 0 and not subscription.closed:
+        while (remaining := deadline - loop.time()) > 0:
             changes = await subscription.drain(min(remaining, _BOOKMARK_SECONDS))
             events = [
                 event
@@ -65,6 +65,8 @@ async def watch(
             ]
             if events:
                 yield events
+            elif subscription.closed and not changes:
+                return
             elif query.bookmarks and not changes:
                 yield [_bookmark(kind, store.version)]
     finally:
