@@ -1,0 +1,53 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local import environments
+from local.errors import EnvironmentFailedError
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(environments, "_RUNTIMES", tmp_path / "runtimes")
+    file = tmp_path / "runtimes" / "fake" / "requirements.lock"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    return file
+
+
+def test_an_environment_is_built_once(lock: Path, tmp_path: Path) -> None:
+    del lock
+    environment = environments.ensure("fake", tmp_path / "environments")
+    python = environment / "bin" / "python"
+    assert subprocess.run([python, "-c", "pass"], check=True).returncode == 0
+    marker = environment / "marker"
+    marker.touch()
+    assert environments.ensure("fake", tmp_path / "environments") == environment
+    assert marker.exists()
+
+
+def test_a_changed_lock_is_another_environment(lock: Path, tmp_path: Path) -> None:
+    before = environments.locate("fake", tmp_path)
+    lock.write_text("# changed\n")
+    assert environments.locate("fake", tmp_path) != before
+
+
+def test_a_half_built_environment_is_built_again(lock: Path, tmp_path: Path) -> None:
+    del lock
+    half = environments.locate("fake", tmp_path)
+    (half / "bin").mkdir(parents=True)
+    assert not environments.is_built(half)
+    assert environments.is_built(environments.ensure("fake", tmp_path))
+
+
+def test_a_failed_build_says_why_and_leaves_nothing(lock: Path, tmp_path: Path) -> None:
+    lock.write_text("not a requirement\n")
+    with pytest.raises(EnvironmentFailedError, match="environment of fake could not be built"):
+        environments.ensure("fake", tmp_path)
+    assert not environments.locate("fake", tmp_path).exists()
+
+
+def test_an_unknown_environment_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailedError, match="unknown"):
+        environments.locate("unknown", tmp_path)
