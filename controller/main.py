@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from controller import config, probes
 from controller.assembly import Assembly, Sources
 from controller.environment import parse_flags, read_environment
 from controller.errors import ControllerError
-from controller.runtime.errors import ApiError, ClientError, Forbidden, NotFound
+from controller.runtime.errors import ClientError, Forbidden, NotFound
 from controller.runtime.http_client import load_client
 from controller.runtime.manager import Manager
 
@@ -128,8 +127,7 @@ def main(argv: Sequence[str]) -> int:
     environment = read_environment(os.environ)
     try:
         asyncio.run(run(environment, flags))
-    except (ControllerError, ClientError, ApiError) as error:
+    except (ControllerError, ClientError) as error:
         _log.error("cannot run", error=str(error))
-        sys.stderr.write(f"modelmesh controller: {error}\n")
         return 1
     return 0
