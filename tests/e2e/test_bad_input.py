@@ -1,0 +1,95 @@
+"""What users get wrong, and what they are told."""
+
+import grpc
+import pytest
+
+from tests.e2e.conftest import Machine, isvc, until
+
+PATH = "sklearn/mnist-svm.joblib"
+
+
+def test_an_unknown_field_is_refused_and_named(cluster: Machine) -> None:
+    manifest = isvc("bad", path=PATH).replace('"predictor":', '"predictr": {}, "predictor":')
+    done = cluster.kubectl("apply", "-f", "-", stdin=manifest, check=False)
+    assert done.returncode == 1
+    assert 'unknown field "spec.predictr"' in done.stdout
+
+
+def test_a_wrong_type_is_refused_and_named(cluster: Machine) -> None:
+    manifest = isvc("bad", path=PATH).replace('{"name": "sklearn"}', '"sklearn"')
+    done = cluster.kubectl("apply", "-f", "-", stdin=manifest, check=False)
+    assert done.returncode == 1
+    assert "spec.predictor.model.modelFormat" in done.stdout
+
+
+def test_a_missing_object_is_named_and_fixing_the_path_recovers(cluster: Machine, name: str) -> None:
+    cluster.apply(isvc(name, path="sklearn/missing.joblib"))
+    failure = cluster.wait_failed(name)
+    assert failure["reason"]
+    assert "sklearn/missing.joblib" in failure["message"]
+    assert cluster.condition(name) == "False"
+    cluster.apply(isvc(name, path=PATH))
+    cluster.wait_ready(name)
+    assert cluster.infer(name).outputs[0].contents.int64_contents[0] == 8
+
+
+def test_an_unknown_storage_key_is_named(cluster: Machine, name: str) -> None:
+    cluster.apply(isvc(name, path=PATH, key="nowhere"))
+    failure = cluster.wait_failed(name)
+    assert "nowhere" in failure["message"]
+    cluster.apply(isvc(name, path=PATH))
+    cluster.wait_ready(name)
+
+
+def test_an_unknown_format_is_named(cluster: Machine, name: str) -> None:
+    cluster.apply(isvc(name, path=PATH, model_format="abacus"))
+
+    def info() -> dict[str, str]:
+        return cluster.isvc(name).get("modelStatus", {}).get("lastFailureInfo", {})
+
+    until(info, "the failure to be shown")
+    assert info()["reason"] == "NoSupportingRuntime"
+    assert "No ServingRuntime supports specified model type" in info()["message"]
+    assert cluster.condition(name) == "False"
+    cluster.apply(isvc(name, path=PATH))
+    cluster.wait_ready(name)
+
+
+def test_a_corrupt_file_is_reported_and_other_models_go_on(digits: Machine, name: str) -> None:
+    digits.put("sklearn/corrupt.joblib", b"this is not a model")
+    digits.apply(isvc(name, path="sklearn/corrupt.joblib"))
+    before = digits.container_pid("mlserver")
+    failure = digits.wait_failed(name)
+    assert failure["reason"] == "ModelLoadFailed"
+    assert "MLServer" in failure["message"]
+    assert digits.infer("digits").outputs[0].contents.int64_contents[0] == 8
+    assert digits.container_pid("mlserver") == before
+    digits.apply(isvc(name, path=PATH))
+    digits.wait_ready(name)
+
+
+def test_a_wrong_shape_gets_the_servers_message_on_both_protocols(digits: Machine) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        digits.infer("digits", [1.0, 2.0, 3.0])
+    assert "64 features" in caught.value.details()
+    answer = digits.infer_rest("digits", [1.0, 2.0, 3.0])
+    assert answer.status_code in {400, 500}
+    assert "64 features" in answer.json()["error"]
+
+
+def test_an_unknown_model_is_not_found_on_both_protocols(digits: Machine) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        digits.infer("nobody")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    answer = digits.infer_rest("nobody")
+    assert answer.status_code == 404
+    assert "nobody" in answer.json()["error"]
+
+
+def test_an_oversized_request_is_refused_on_both_protocols(digits: Machine) -> None:
+    pixels = [1.0] * (5 * 1024 * 1024)
+    with pytest.raises(grpc.RpcError) as caught:
+        digits.infer("digits", pixels)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert digits.infer_rest("digits", pixels).status_code == 413
+    assert digits.infer("digits").outputs[0].contents.int64_contents[0] == 8
