@@ -165,7 +165,7 @@ class Models:
         )
 
     async def _tell_server(self, model: Model) -> int | None:
-        """Lays the model out and has it loaded, once more where the server died meanwhile; its measured size."""
+        """Lays the model out and has it loaded, again where the server died meanwhile; its measured size."""
         for attempt in range(1, _ATTEMPTS + 1):
             epoch = await self.server.ready(self._patience_s)
             try:

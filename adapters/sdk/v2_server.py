@@ -84,7 +84,9 @@ class V2Server(ServerAdapter):
         try:
             await self._ask(self._server.RepositoryModelLoad(RepositoryModelLoadRequest(model_name=model.id)))
         except ServerError as error:
-            raise ServerError(error.status, f"{self.title} could not load the model: {error}") from error
+            what = f"{model.path.name} as a model of type {model.type or 'unknown'}"
+            message = f"{self.title} could not load {what} (is it whole, and of this type?): {error}"
+            raise ServerError(error.status, message) from error
 
     async def unload(self, model_id: str) -> None:
         """Tells the server to unload."""

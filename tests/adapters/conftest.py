@@ -152,9 +152,11 @@ class Mesh:
     async def ready(self, seconds: float = 30) -> RuntimeStatusResponse:
         """Asks until READY."""
         async with asyncio.timeout(seconds):
-            while (status := await self.status()).status != READY:
+            while True:
+                with contextlib.suppress(aio.AioRpcError):
+                    if (status := await self.status()).status == READY:
+                        return status
                 await asyncio.sleep(0.02)
-        return status
 
     def load(self, model_id: str, path: str = "/m", *, label: str = "mt:sklearn", **key: Any) -> Any:
         """Calls loadModel."""
@@ -216,6 +218,14 @@ async def running(
 @pytest.fixture
 def run_adapter() -> Run:
     return running
+
+
+@pytest.fixture
+async def future_mesh() -> AsyncIterator[tuple[int, Mesh]]:
+    """A mesh for an adapter that is still to be started, and the port on which it is expected."""
+    port = free_port()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield port, Mesh(channel)
 
 
 @pytest.fixture
@@ -376,7 +386,9 @@ def mlserver_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _shared_mlserver(mlserver_environment: Path, mlserver_root: Path) -> Iterator[MLServer]:
-    server = MLServer(mlserver_environment, mlserver_root / "cwd", mlserver_root / "models" / "_mlserver_models")
+    server = MLServer(
+        mlserver_environment, mlserver_root / "cwd", mlserver_root / "models" / "_mlserver_models"
+    )
     server.start()
     try:
         yield server

@@ -95,9 +95,7 @@ def test_native_settings_keep_all_but_name_and_uri(layout: Layout) -> None:
         "name": MODEL_ID,
         "parameters": {"uri": str(layout.folder / "mushroom-xgboost.json"), "version": "v0.1.0"},
     }
-    assert layout.links() == {
-        name: layout.source / name for name in ("mushroom-xgboost.json", "aaaaa.json")
-    }
+    assert layout.links() == {name: layout.source / name for name in ("mushroom-xgboost.json", "aaaaa.json")}
     assert (layout.folder / "model-settings.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -137,20 +135,27 @@ TENSOR = {"name": "in", "datatype": "FP32", "shape": [-1, 64]}
 
 
 def test_a_schema_adds_tensors_reduced_to_what_mlserver_reads(layout: Layout) -> None:
-    layout.write({"model": "x", "schema.json": {"inputs": [TENSOR | {"extra": 1}], "outputs": [TENSOR], "more": 1}})
+    layout.write(
+        {"model": "x", "schema.json": {"inputs": [TENSOR | {"extra": 1}], "outputs": [TENSOR], "more": 1}}
+    )
     settings = layout.lay_out(layout.source / "model", schema=layout.source / "schema.json")
     assert (settings["inputs"], settings["outputs"]) == ([TENSOR], [TENSOR])
 
 
 def test_a_schema_replaces_only_what_it_speaks_of(layout: Layout) -> None:
-    layout.write({
-        "model-settings.json": {"inputs": ["kept"], "outputs": ["gone"]}, "schema.json": {"outputs": [TENSOR]}
-    })
+    layout.write(
+        {
+            "model-settings.json": {"inputs": ["kept"], "outputs": ["gone"]},
+            "schema.json": {"outputs": [TENSOR]},
+        }
+    )
     settings = layout.lay_out(layout.source, schema=layout.source / "schema.json")
     assert (settings["inputs"], settings["outputs"]) == (["kept"], [TENSOR])
 
 
-@pytest.mark.parametrize("schema", ["{", {"inputs": [{"name": "x"}]}, {"inputs": [TENSOR | {"shape": "wide"}]}])
+@pytest.mark.parametrize(
+    "schema", ["{", {"inputs": [{"name": "x"}]}, {"inputs": [TENSOR | {"shape": "wide"}]}]
+)
 def test_an_unusable_schema_is_an_error(layout: Layout, schema: Any) -> None:
     layout.write({"model": "x", "schema.json": schema})
     with pytest.raises(InvalidModelError, match=r"schema\.json"):

@@ -22,7 +22,11 @@ FULL = json.dumps(
 def test_a_key_is_read_whole() -> None:
     key = ModelKey.parse(FULL)
     assert (key.storage_key, key.storage_params, key.bucket) == ("localMinIO", {"bucket": "b"}, "old")
-    assert (key.schema_path, key.disk_size_bytes, key.extra) == ("schemas/s.json", None, {"team": {"cost": 1}})
+    assert (key.schema_path, key.disk_size_bytes, key.extra) == (
+        "schemas/s.json",
+        None,
+        {"team": {"cost": 1}},
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,9 +34,8 @@ def test_a_key_is_read_whole() -> None:
     [
         ("", '{"model_type":{"name":"tensorflow"},"disk_size_bytes":60,"team":{"cost":1}}'),
         (
-            "/models/id/s.json",
-            '{"model_type":{"name":"tensorflow"},"disk_size_bytes":60,'
-            '"schema_path":"/models/id/s.json","team":{"cost":1}}',
+            "/s.json",
+            '{"model_type":{"name":"tensorflow"},"disk_size_bytes":60,"schema_path":"/s.json","team":{"cost":1}}',
         ),
     ],
 )

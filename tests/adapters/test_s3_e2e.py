@@ -18,7 +18,7 @@ from adapters.errors import (
     StorageDeniedError,
     StorageUnavailableError,
 )
-from adapters.puller import ModelKey, Pulled, Puller
+from adapters.puller import ModelKey, Pulled, Puller, s3
 
 pytestmark = pytest.mark.e2e
 
@@ -119,7 +119,7 @@ async def test_more_objects_than_one_page_lists_are_all_pulled(puller: Puller) -
 async def test_a_schema_comes_along(puller: Puller, tmp_path: Path) -> None:
     pulled = await pull(puller, "sklearn/model.joblib", schema_path="schemas/s.json")
     assert pulled.key.schema_path == str(tmp_path / "models" / "m" / "s.json")
-    assert Path(pulled.key.schema_path).read_text() == "{}"
+    assert tree(tmp_path / "models" / "m")["s.json"] == b"{}"
     assert pulled.key.disk_size_bytes == 3_000_000
 
 
@@ -147,7 +147,12 @@ async def test_sizes_are_known_before_the_pull(puller: Puller, tmp_path: Path) -
 
 
 FAILURES: list[tuple[str, dict[str, Any], type[AdapterError], str]] = [
-    ("sklearn/absent", {}, ObjectNotFoundError, r'no object at s3://models/sklearn/absent \(storage key "good"\)'),
+    (
+        "sklearn/absent",
+        {},
+        ObjectNotFoundError,
+        r'no object at s3://models/sklearn/absent \(storage key "good"\)',
+    ),
     ("sklearn/model", {}, ObjectNotFoundError, "no object at"),
     ("tree", {"schema_path": "schemas/no.json"}, ObjectNotFoundError, r"s3://models/schemas/no\.json"),
     ("tree", {"storage_key": "no-bucket"}, ObjectNotFoundError, "NoSuchBucket"),
@@ -176,12 +181,12 @@ async def test_a_failure_is_named_by_its_kind_and_leaves_nothing(
 async def test_a_server_that_is_down_is_unavailable(
     puller: Puller, secret: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.puller.s3.RETRIES", 1)
+    monkeypatch.setitem(s3._RETRY, "max_retries", 1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (secret / "down").write_text(json.dumps(bucket.entry(endpoint_url=f"http://127.0.0.1:{port}")))
-    with pytest.raises(StorageUnavailableError, match='"down".*Connection refused'):
+    with pytest.raises(StorageUnavailableError, match=r'"down".*Connection refused'):
         await pull(puller, "tree", storage_key="down")
 
 
@@ -226,8 +231,8 @@ class Cutter:
 async def behind_cutter(bucket: Any, secret: Path) -> Any:
     servers: list[asyncio.Server] = []
 
-    async def start(cuts: int) -> None:
-        cutter = Cutter(int(bucket.endpoint.rpartition(":")[2]), cuts, after=1_000_000)
+    async def start(cuts: int, after: int) -> None:
+        cutter = Cutter(int(bucket.endpoint.rpartition(":")[2]), cuts, after)
         port = await cutter.start()
         assert cutter.server
         servers.append(cutter.server)
@@ -239,17 +244,21 @@ async def behind_cutter(bucket: Any, secret: Path) -> Any:
 
 
 async def test_a_connection_that_breaks_during_a_download_is_made_up_for(
-    puller: Puller, behind_cutter: Callable[[int], Any]
+    puller: Puller, behind_cutter: Callable[[int, int], Any]
 ) -> None:
-    await behind_cutter(2)
+    await behind_cutter(2, 1_000_000)
     pulled = await pull(puller, "sklearn/model.joblib", storage_key="cut")
     assert pulled.path.read_bytes() == b"j" * 3_000_000
 
 
 async def test_a_download_that_never_gets_through_is_unavailable(
-    puller: Puller, tmp_path: Path, behind_cutter: Callable[[int], Any]
+    puller: Puller,
+    tmp_path: Path,
+    behind_cutter: Callable[[int, int], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await behind_cutter(1000)
+    monkeypatch.setitem(s3._RETRY, "max_retries", 1)
+    await behind_cutter(1000, 20_000)
     with pytest.raises(StorageUnavailableError, match=r"sklearn/model\.joblib"):
         await pull(puller, "sklearn/model.joblib", storage_key="cut")
     assert tree(tmp_path / "models") == {}
@@ -258,9 +267,12 @@ async def test_a_download_that_never_gets_through_is_unavailable(
 async def test_a_full_disk_is_told_as_such(
     puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "pathlib.Path.open", lambda path, mode: open("/dev/full", mode)  # noqa: ARG005, PTH123, SIM115
-    )
+    ordinary_open = Path.open
+
+    def open_full(path: Path, mode: str = "r", **options: Any) -> Any:
+        return ordinary_open(Path("/dev/full") if mode == "wb" else path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(DiskFullError, match="model volume is full"):
         await pull(puller, "sklearn/model.joblib")
     monkeypatch.undo()
@@ -270,7 +282,7 @@ async def test_a_full_disk_is_told_as_such(
 async def test_a_cancelled_pull_stops_and_leaves_nothing(puller: Puller, tmp_path: Path) -> None:
     task = asyncio.create_task(pull(puller, "many"))
     async with asyncio.timeout(30):
-        while not list((tmp_path / "models" / "_pulling").glob("m/many/*/*")):
+        while not list((tmp_path / "models" / "_pulling").glob("m/many/*/*")):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

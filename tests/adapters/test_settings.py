@@ -42,7 +42,11 @@ def test_what_the_controller_sets_is_read() -> None:
     )
     assert settings.capacity == (1024 - 128) << 20
     assert (settings.port, settings.server_port, settings.data_endpoint) == (9085, 9001, "unix:/socket")
-    assert (settings.loading_concurrency, settings.load_timeout_ms, settings.per_model_concurrency) == (2, 90_000, 3)
+    assert (settings.loading_concurrency, settings.load_timeout_ms, settings.per_model_concurrency) == (
+        2,
+        90_000,
+        3,
+    )
     assert (settings.server_version, settings.embedded_puller, settings.size_multiplier) == ("", True, 2.0)
     assert settings.root == Path("/elsewhere")
 
@@ -75,5 +79,5 @@ def test_the_memory_must_be_given() -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="ADAPTER_PORT.*LOADTIME_TIMEOUT"):
+    with pytest.raises(ConfigurationError, match=r"ADAPTER_PORT.*LOADTIME_TIMEOUT"):
         read(ADAPTER_PORT="x", LOADTIME_TIMEOUT="y")

@@ -1,6 +1,7 @@
 """What the mesh may rely on: order, cancellation, purging, restarts of the model server, codes."""
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,18 @@ STARTING = RuntimeStatusResponse.STARTING
 
 async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while True:
+            holds = condition()
+            if await holds if inspect.isawaitable(holds) else holds:
+                return
             await asyncio.sleep(0.005)
+
+
+def says(status: RuntimeStatusResponse.Status.ValueType, ask: Callable[[], Any]) -> Callable[[], Any]:
+    async def told() -> bool:
+        return bool((await ask()).status == status)
+
+    return told
 
 
 async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -80,9 +91,7 @@ async def test_files_that_cannot_be_purged_are_failing_and_recover(
     with monkeypatch.context() as patched:
         patched.setattr("adapters.sdk.models.clear_folder", refuse)
         async with run_adapter(fake_type, tmp_path) as adapter:
-            while (status := await adapter.mesh.status()).status == STARTING:
-                await asyncio.sleep(0.01)
-            assert status.status == RuntimeStatusResponse.FAILING
+            await until(says(RuntimeStatusResponse.FAILING, adapter.mesh.status))
             patched.undo()
             await adapter.mesh.ready()
 
@@ -337,28 +346,21 @@ async def test_a_new_mesh_process_finds_nothing_loaded(fake: Any) -> None:
     await until(lambda: "load slow" in fake.server.calls)
     assert (await fake.mesh.status("another")).status == STARTING  # the server is still at it
     gate.set()
-    await until_ready(fake.mesh, "another")
+    await until(says(READY, lambda: fake.mesh.status("another")))
     assert fake.server.models == set()
     assert fake.files() == []
     assert (await refused(load))[0] is grpc.StatusCode.ABORTED
 
 
-async def until_ready(mesh: Any, session: str) -> None:
-    while (await mesh.status(session)).status != READY:
-        await asyncio.sleep(0.01)
-
-
 async def test_a_mesh_without_session_is_known_by_its_connection(fake: Any) -> None:
     stub = fake.mesh.stub
-    while (await stub.runtimeStatus(RuntimeStatusRequest())).status != READY:
-        await asyncio.sleep(0.01)
+    await until(says(READY, lambda: stub.runtimeStatus(RuntimeStatusRequest())))
     await fake.mesh.load("m")
     assert (await stub.runtimeStatus(RuntimeStatusRequest())).status == READY
     assert fake.server.models == {"m"}
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with aio.insecure_channel(f"127.0.0.1:{fake.settings.port}", options=options) as other:
-        while (await ModelRuntimeStub(other).runtimeStatus(RuntimeStatusRequest())).status != READY:
-            await asyncio.sleep(0.01)
+        await until(says(READY, lambda: ModelRuntimeStub(other).runtimeStatus(RuntimeStatusRequest())))
     assert fake.server.models == set()
 
 

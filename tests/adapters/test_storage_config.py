@@ -1,4 +1,4 @@
-"""Storage settings: entries of the Secret, defaults, parameters over them, and what parameters must not do."""
+"""Storage settings: entries of the Secret, defaults, parameters, and what parameters must not do."""
 
 import json
 from pathlib import Path

@@ -22,7 +22,12 @@ def files(keys: list[str], remote: str, local: str) -> dict[str, str]:
         (["x/some_file"], "x/some_file", "some_name.json", {"x/some_file": "some_name.json"}),
         (["other/a", "other/b/c"], "other", "local", {"other/a": "local/a", "other/b/c": "local/b/c"}),
         (["file"], "file", "local/some_other_name.ext", {"file": "local/some_other_name.ext"}),
-        (["p/yet_another_file"], "p/yet_another_file", "local/", {"p/yet_another_file": "local/yet_another_file"}),
+        (
+            ["p/yet_another_file"],
+            "p/yet_another_file",
+            "local/",
+            {"p/yet_another_file": "local/yet_another_file"},
+        ),
         (["file"], "file", "", {"file": "file"}),
         (["model/a", "model-2/a", "model2"], "model", "m", {"model/a": "m/a"}),
         (["file"], "file/", "m", {}),
