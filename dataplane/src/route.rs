@@ -272,7 +272,7 @@ impl Journey<'_> {
                 Attempt::Exhausted(served.answer(self.call.deadline, held))
             }
             Ok(served) => Attempt::Answer(served.answer(self.call.deadline, held)),
-            Err(status) => Attempt::Failed(status),
+            Err(attempt) => attempt,
         };
         if !matches!(attempt, Attempt::Answer(_)) {
             self.excluded.push(Arc::clone(&copy.instance));
@@ -307,9 +307,11 @@ async fn invoke(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUse) 
                 _ => Attempt::Answer(response),
             }
         }
-        Err(status) => {
-            invoke.finish(Code::Unavailable);
-            Attempt::Failed(status)
+        Err(attempt) => {
+            if let Attempt::Failed(status) | Attempt::Refused(status) = &attempt {
+                invoke.finish(status.code);
+            }
+            attempt
         }
     }
 }
@@ -389,16 +391,17 @@ async fn exchange(
     headers: HeaderMap,
     message: &Message,
     limit: usize,
-) -> Result<Served, Status> {
-    let broken =
-        |cause: &dyn std::fmt::Display| Status::unavailable(format!("no answer from the server: {cause}"));
+) -> Result<Served, Attempt> {
+    let broken = |cause: &dyn std::fmt::Display| {
+        Attempt::Failed(Status::unavailable(format!("no answer from the server: {cause}")))
+    };
     let mut request = Request::new(Outgoing::message(message));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = upstream.uri(&call.path).map_err(|error| broken(&error))?;
     *request.headers_mut() = headers;
     let (head, mut rest) = upstream.send(request).await.map_err(|error| broken(&error))?.into_parts();
     if head.status != http::StatusCode::OK {
-        return Err(grpc::status_of_http(head.status));
+        return Err(Attempt::Failed(grpc::status_of_http(head.status)));
     }
     if let Some(status) = grpc::read_status(&head.headers) {
         return Ok(Served { head, first: None, rest, status: Some(status) });
@@ -414,9 +417,8 @@ async fn exchange(
     if let Some((_, len)) = first.data_ref().and_then(|data| grpc::parse_prefix(data))
         && len > limit
     {
-        let status = Status { http: None, ..Status::too_large("response message", limit) };
-        let (head, ()) = grpc::status_head(&status).into_parts();
-        return Ok(Served { head, first: None, rest, status: Some(status) });
+        let status = Status { http: Some(500), ..Status::too_large("response message", limit) };
+        return Err(Attempt::Refused(status));
     }
     let status = first.trailers_ref().map(|trailers| {
         grpc::read_status(trailers).unwrap_or(Status::new(Code::Unknown, "the server gave no status"))

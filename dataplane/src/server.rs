@@ -38,6 +38,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// After accept fails (no file descriptors left), others may free some within this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After the grace period, requests that wait for a model are failed, and their answers sent within this.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Who is served at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,25 +173,30 @@ impl Server {
         }
         drop(stop);
         runtime.block_on(async {
-            // The accept loops hold the other references, and drop them as they end.
-            let ended = async {
-                let mut connections = connections;
-                let connections = loop {
-                    match Arc::try_unwrap(connections) {
-                        Ok(connections) => break connections,
-                        Err(shared) => connections = shared,
-                    }
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                };
-                connections.shutdown().await;
-            };
-            if tokio::time::timeout(grace, ended).await.is_err() {
-                log::error("requests are broken off", "they did not end within the grace period");
+            let mut ended = std::pin::pin!(end(connections));
+            if tokio::time::timeout(grace, &mut ended).await.is_err() {
+                plane.misses.close(&Status::unavailable("this instance is shutting down"));
+                if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+                    log::error("requests are broken off", "they did not end within the grace period");
+                }
             }
         });
         plane.misses.close(&Status::unavailable("this instance is shutting down"));
         runtime.shutdown_timeout(Duration::from_millis(100));
     }
+}
+
+/// Asks all connections to close, and waits until they have.
+async fn end(mut connections: Arc<GracefulShutdown>) {
+    // The accept loops hold the other references, and drop them as they end.
+    let connections = loop {
+        match Arc::try_unwrap(connections) {
+            Ok(connections) => break connections,
+            Err(shared) => connections = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    connections.shutdown().await;
 }
 
 fn listen(port: Port, address: &str, shared: bool) -> io::Result<std::net::TcpListener> {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::rope::{Cursor, Rope};
 
 /// Groups may nest; nobody nests them deeper than this, and the stack is finite.
-const MAX_GROUP_DEPTH: usize = 32;
+const MAX_GROUP_DEPTH: usize = 100;
 
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
