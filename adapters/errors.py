@@ -79,7 +79,7 @@ class ModelNotLoadedError(AdapterError):
 
 
 class LoadAbandonedError(AdapterError):
-    """A load ended because an unload of the same model, or a new mesh process, overtook it."""
+    """A load ended because an unload of the same model overtook it."""
 
     code = grpc.StatusCode.ABORTED
 

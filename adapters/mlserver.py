@@ -97,7 +97,7 @@ def _rewritten(file: Path, model: Model, folder: Path) -> JSON:
             f"the model's {_SETTINGS_FILE} must be an object, its parameters too, and uri a text"
         )
     rewritten = settings | {"name": model.id}
-    if isinstance(parameters, dict) and uri is not None:
+    if isinstance(parameters, dict) and uri is not None and "://" not in uri:  # a URL is no file of the model
         rewritten["parameters"] = parameters | {"uri": str(secure_join(folder, uri))}
     return rewritten
 

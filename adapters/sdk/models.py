@@ -67,8 +67,8 @@ class Models:
 
     @property
     def pristine(self) -> bool:
-        """Whether no model is loaded or being loaded."""
-        return not self._sizes and not self._loads
+        """Whether no model is loaded, and none that was given up is still being cleaned up."""
+        return not self._sizes and not self._given_up()
 
     async def load(self, request: LoadRequest) -> int:
         """Loads a model and returns its size in bytes, measured or estimated.
@@ -126,10 +126,13 @@ class Models:
             _cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def restart(self) -> None:
-        """Forgets everything, for a mesh process that starts anew."""
+    async def empty(self) -> None:
+        """Unloads everything, for a mesh that begins anew; a load whose caller still waits for it goes on."""
         await self.server.renew()
-        await self.end_loads()
+        await asyncio.gather(*self._given_up(), return_exceptions=True)
+
+    def _given_up(self) -> list[asyncio.Task[int]]:
+        return [task for tasks in self._loads.values() for task in tasks if task.cancelling()]
 
     async def _load(self, request: LoadRequest) -> int:
         async with self._turn(request.id):

@@ -47,10 +47,11 @@ _LONGEST_MESSAGE = 4000
 class ModelRuntime(ModelRuntimeServicer):
     """Answers the mesh.
 
-    A mesh process starts with a promise from here: nothing is loaded when it first hears READY. A process is
-    told apart by the metadata `mm-session`, a random id of its own, which is echoed; the original's mesh
-    sends none and is told apart by its connection. After the model server has died, a session hears STARTING
-    at least once, however fast the server came back, and then READY with nothing loaded.
+    A mesh that asks for the status begins anew and expects an empty server: that is the original's contract,
+    and what a call without metadata gets. A mesh that wants to ask again while it has models names itself by
+    the metadata `mm-session`, a random id of its process, which is echoed: then only a new id empties the
+    server, and calls without one are taken for somebody who looks. After the model server has died, STARTING
+    is answered at least once, however fast it came back, and then READY with nothing loaded.
     """
 
     def __init__(self, adapter: ServerAdapter, settings: Settings, models: Models) -> None:
@@ -58,16 +59,15 @@ class ModelRuntime(ModelRuntimeServicer):
         self._settings = settings
         self._models = models
         self._session: str | None = None
-        self._named_session = False
         self._told_epoch: int | None = None
-        self._restart: asyncio.Task[None] | None = None
+        self._emptying: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Ends what runs behind the calls."""
-        if self._restart:
-            self._restart.cancel()
+        if self._emptying:
+            self._emptying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._restart
+                await self._emptying
 
     async def loadModel(self, request: LoadModelRequest, context: Any) -> LoadModelResponse:  # noqa: N802
         """Pulls and loads a model."""
@@ -117,30 +117,29 @@ class ModelRuntime(ModelRuntimeServicer):
         return response
 
     async def _admit(self, context: Any) -> None:
-        """Notices a mesh process that is new, and begins anew for it where an earlier one left models."""
-        metadata = dict(context.invocation_metadata() or ())
-        name = metadata.get(SESSION_HEADER)
-        if name:
-            await context.send_initial_metadata(((SESSION_HEADER, name),))
-        elif self._named_session:
-            return  # somebody who looks, beside a mesh that is known
-        session = name or context.peer()
-        if session == self._session:
-            return
-        log.info("new mesh session", session=session, before=self._session)
-        self._session, self._named_session, self._told_epoch = session, bool(name), None
-        if not self._models.pristine:
-            self._restart = asyncio.create_task(self._models.restart())
+        """Notices a mesh that begins anew, and empties the server for it."""
+        session = dict(context.invocation_metadata() or ()).get(SESSION_HEADER)
+        if session:
+            await context.send_initial_metadata(((SESSION_HEADER, session),))
+            known = session == self._session
+            self._session = session
+        else:
+            known = self._session is not None
+        under_way = self._emptying is not None and not self._emptying.done()
+        if not known and not under_way and not self._models.pristine:
+            log.info("emptying the server for a mesh that begins anew", session=session)
+            self._told_epoch = None
+            self._emptying = asyncio.create_task(self._models.empty())
 
     async def _state(self) -> State:
         server = self._models.server
         with contextlib.suppress(AdapterError, TimeoutError):
             async with asyncio.timeout(_STATUS_WAIT_S):
-                if self._restart:
-                    await asyncio.shield(self._restart)
+                if self._emptying:
+                    await asyncio.shield(self._emptying)
                 if server.state is State.STARTING:
                     await server.ready(_STATUS_WAIT_S)
-        if self._restart and not self._restart.done():
+        if self._emptying and not self._emptying.done():
             return State.STARTING
         if server.state is State.READY and self._told_epoch not in {None, server.epoch}:
             # The server died and came back between two calls; the mesh must hear of it.

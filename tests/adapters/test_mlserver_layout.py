@@ -104,6 +104,11 @@ def test_native_settings_without_uri_stay_without(layout: Layout) -> None:
     assert layout.lay_out(layout.source) == {"name": MODEL_ID, "parameters": {"version": "1"}}
 
 
+def test_a_native_uri_that_is_a_url_is_left_to_mlserver(layout: Layout) -> None:
+    layout.write({"model-settings.json": {"parameters": {"uri": "https://models.example/m"}}})
+    assert layout.lay_out(layout.source)["parameters"]["uri"] == "https://models.example/m"
+
+
 def test_native_subfolders_are_linked_whole(layout: Layout) -> None:
     layout.write({"model-settings.json": {"name": "x"}, "data/part": "1", "metadata/part": "2"})
     layout.lay_out(layout.source, "mllib")

@@ -17,7 +17,6 @@ from api.proto.model_runtime_pb2 import (
     RuntimeStatusRequest,
     RuntimeStatusResponse,
 )
-from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
 
 READY = RuntimeStatusResponse.READY
 STARTING = RuntimeStatusResponse.STARTING
@@ -341,35 +340,51 @@ async def test_the_session_is_echoed(fake: Any) -> None:
 async def test_a_new_mesh_process_finds_nothing_loaded(fake: Any) -> None:
     await fake.mesh.ready()
     await fake.mesh.load("m")
-    gate = fake.server.hold("slow")
-    load = fake.mesh.load("slow")
-    await until(lambda: "load slow" in fake.server.calls)
+    await until(says(READY, lambda: fake.mesh.status("another")))
+    assert fake.server.models == set()
+    assert fake.files() == []
+
+
+async def test_ready_waits_for_loads_that_a_dead_mesh_gave_up(fake: Any) -> None:
+    await fake.mesh.ready()
+    gate = fake.server.hold("m")
+    load = fake.mesh.load("m")
+    await until(lambda: "load m" in fake.server.calls)
+    load.cancel()
     assert (await fake.mesh.status("another")).status == STARTING  # the server is still at it
     gate.set()
     await until(says(READY, lambda: fake.mesh.status("another")))
     assert fake.server.models == set()
     assert fake.files() == []
-    assert (await refused(load))[0] is grpc.StatusCode.ABORTED
 
 
-async def test_a_mesh_without_session_is_known_by_its_connection(fake: Any) -> None:
-    stub = fake.mesh.stub
-    await until(says(READY, lambda: stub.runtimeStatus(RuntimeStatusRequest())))
-    await fake.mesh.load("m")
-    assert (await stub.runtimeStatus(RuntimeStatusRequest())).status == READY
+async def test_a_mesh_without_session_gets_an_empty_server_whenever_it_asks(fake: Any) -> None:
+    def ask() -> Any:
+        return fake.mesh.stub.runtimeStatus(RuntimeStatusRequest())
+
+    await until(says(READY, ask))
+    for _ in range(2):
+        await fake.mesh.load("m")
+        await until(says(READY, ask))
+        assert fake.server.models == set()
+        assert fake.files() == []
+
+
+async def test_a_mesh_without_session_may_ask_while_it_loads(fake: Any) -> None:
+    await until(says(READY, lambda: fake.mesh.stub.runtimeStatus(RuntimeStatusRequest())))
+    gate = fake.server.hold("m")
+    load = fake.mesh.load("m")
+    await until(lambda: "load m" in fake.server.calls)
+    await until(says(READY, lambda: fake.mesh.stub.runtimeStatus(RuntimeStatusRequest())))
+    gate.set()
+    await load
     assert fake.server.models == {"m"}
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    async with aio.insecure_channel(f"127.0.0.1:{fake.settings.port}", options=options) as other:
-        await until(says(READY, lambda: ModelRuntimeStub(other).runtimeStatus(RuntimeStatusRequest())))
-    assert fake.server.models == set()
 
 
 async def test_somebody_who_looks_disturbs_no_session(fake: Any) -> None:
     await fake.mesh.ready()
     await fake.mesh.load("m")
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    async with aio.insecure_channel(f"127.0.0.1:{fake.settings.port}", options=options) as other:
-        assert (await ModelRuntimeStub(other).runtimeStatus(RuntimeStatusRequest())).status == READY
+    assert (await fake.mesh.stub.runtimeStatus(RuntimeStatusRequest())).status == READY
     assert fake.server.models == {"m"}
 
 
