@@ -6,13 +6,13 @@ known, so they can be overwritten.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
-from store.base import Compare, Delete, KeyValue, Put, Store
-from store.errors import CorruptRecordError, HistoryLostError, StoreError, StoreUnavailableError
+from store.base import MAX_TXN_OPERATIONS, Compare, Delete, KeyValue, Put, Store
+from store.errors import CorruptRecordError, HistoryLostError, StoreError
 from store.records import Codec, Unknown
 
 T = TypeVar("T")
@@ -36,12 +36,25 @@ Listener = Callable[[str, Entry[T] | None, Entry[T] | None], None]
 
 
 class Table(Generic[T]):
-    """A mirror of one prefix. Call `start` once, then run `follow` as a task; read and write at any time."""
+    """A mirror of one prefix. Call `start` once, then run `follow` as a task; read and write at any time.
 
-    def __init__(self, store: Store, prefix: str, codec: Codec[T]) -> None:
+    With `epoch` (reads the epoch key, creating it where it is missing) rows survive a store that lost its
+    content: they are written again instead of being taken for deleted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        codec: Codec[T],
+        *,
+        epoch: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
         self.prefix = prefix
         self._store = store
         self._codec = codec
+        self._read_epoch = epoch
+        self._epoch = b""
         self._rows: dict[str, Entry[T]] = {}
         self._corrupt: dict[str, int] = {}
         self._buried: dict[str, int] = {}
@@ -72,14 +85,16 @@ class Table(Generic[T]):
 
     async def start(self) -> None:
         """Reads the range. Raises StoreError where the store does not answer."""
+        orphaned = await self._orphan_rows()
         snapshot = await self._store.range(self.prefix, keys_only=self._codec.keys_only)
         seen = {kv.key[len(self.prefix) :] for kv in snapshot.items}
         self._revision = snapshot.revision
         self._buried.clear()
-        for id_ in [id_ for id_ in (*self._rows, *self._corrupt) if id_ not in seen]:
+        for id_ in [id_ for id_ in (*self._rows, *self._corrupt) if id_ not in seen | orphaned]:
             self._remove(id_, snapshot.revision)
         for kv in snapshot.items:
             self._observe(kv)
+        await self._adopt_orphans(orphaned - seen)
 
     async def follow(self) -> None:
         """Applies changes until cancelled; reads the range again where changes may have been missed."""
@@ -162,11 +177,39 @@ class Table(Generic[T]):
             self.learn(result.current, result.revision)
         return result.succeeded
 
+    async def _orphan_rows(self) -> set[str]:
+        """Where the store lost its content since the last time: the rows, which are ours to write again."""
+        if self._read_epoch is None:
+            return set()
+        known, self._epoch = self._epoch, await self._read_epoch()
+        if not known or known == self._epoch:
+            return set()
+        log.warning(
+            "the store has lost its content, publishing again", prefix=self.prefix, rows=len(self._rows)
+        )
+        self._corrupt.clear()
+        self._rows = {id_: row._replace(mod_revision=0) for id_, row in self._rows.items()}
+        return set(self._rows)
+
+    async def _adopt_orphans(self, orphans: set[str]) -> None:
+        pending = sorted(orphans)
+        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
+            rows = {id_: self._rows[id_].value for id_ in pending[start : start + MAX_TXN_OPERATIONS]}
+            operations = [self.put(id_, value) for id_, value in rows.items()]
+            result = await self._store.txn([self.compare(id_) for id_ in rows], operations)
+            if result.succeeded:
+                for operation in operations:
+                    self.adopt(operation, result.revision)
+                continue
+            self.learn({key: kv for key, kv in result.current.items() if kv}, result.revision)
+            for id_ in (id_ for id_ in rows if self._rows[id_].mod_revision == 0):
+                await self.write(id_, rows[id_])
+
     async def _restart(self) -> None:
         while True:
             try:
                 await self.start()
-            except (StoreUnavailableError, HistoryLostError) as error:
+            except StoreError as error:
                 log.warning("store range unreadable", prefix=self.prefix, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:

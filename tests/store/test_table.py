@@ -133,3 +133,29 @@ async def test_a_strong_read_mirrors_what_it_finds(backend: Backend) -> None:
     assert row is not None
     assert row.value == VModelRecord(active="m1")
     assert "a" in table
+
+
+async def test_rows_survive_a_store_that_lost_its_content() -> None:
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    epochs = iter([b"first", b"second"])
+
+    async def epoch() -> bytes:
+        return next(epochs)
+
+    table = Table(store, "/v/", VMODELS, epoch=epoch)
+    await table.start()
+    for number in range(300):
+        await table.write(f"v{number:03}", VModelRecord(active="m1"))
+    removed: list[str] = []
+    table.subscribe(lambda id_, _before, now: removed.append(id_) if now is None else None)
+    task = asyncio.create_task(table.follow())
+    await until(lambda: table._revision > 300)
+    memory.wipe()
+    await store.txn([], [Put("/v/v007", b'{"amid":"newer"}')])
+    await until(lambda: len(memory.range("/v/").items) == 300)
+    task.cancel()
+    assert removed == []
+    assert value(table, "v007") == VModelRecord(active="newer")
+    assert value(table, "v008") == VModelRecord(active="m1")
+    assert await table.write("v008", VModelRecord(active="m2"))

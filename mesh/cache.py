@@ -1,0 +1,227 @@
+"""Which models fit on this instance: a weighted least-recently-used cache that never promises memory twice.
+
+Pure bookkeeping. A copy is *waiting* (its memory is promised, not yet in use), *loading* or *loaded*; one
+that goes is *freeing* until the model server has let go of it. Two rules hold at all times, in every
+dimension:
+
+- promised: waiting + loading + loaded <= capacity, so that what was admitted has its place once the freeing
+is over;
+- in use: loading + loaded + freeing <= capacity, because a load starts only when its memory is really free.
+
+A model that turns out larger than was estimated is the one thing that can break them; `resize` then names
+what has to go.
+"""
+
+import enum
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from store.records import NOTHING, Resources
+
+
+class Phase(enum.Enum):
+    """Where a copy is on its way."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    LOADED = "loaded"
+
+
+class Refusal(enum.Enum):
+    """Why a model is not admitted."""
+
+    TOO_LARGE = "the model is larger than the instance's whole capacity"
+    TOO_OLD = "everything here was used more recently"
+    BUSY = "what could make room is still being loaded"
+
+
+@dataclass(slots=True)
+class Copy:
+    """One model on this instance."""
+
+    model_id: str
+    size: Resources
+    last_used: int
+    phase: Phase = Phase.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to go so that a model can come, oldest first."""
+
+    model_id: str
+    size: Resources
+    last_used: int
+    victims: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Cache:
+    """The copies of one instance."""
+
+    capacity: Resources
+    _copies: dict[str, Copy] = field(default_factory=dict)
+    _freeing: dict[str, Resources] = field(default_factory=dict)
+    _promised: Resources = NOTHING
+    _in_use: Resources = NOTHING
+    _order: list[tuple[int, str]] = field(default_factory=list)
+    """Heap of (last use, model id); an entry may be older than its copy says, and is corrected when it comes
+    up."""
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    @property
+    def promised(self) -> Resources:
+        """Memory of all copies."""
+        return self._promised
+
+    @property
+    def in_use(self) -> Resources:
+        """Memory that the model server holds: copies loading or loaded, and what it is freeing."""
+        return self._in_use
+
+    @property
+    def free(self) -> Resources:
+        """Memory that a newcomer could have without an eviction, once the freeing is over."""
+        return (self.capacity - self._promised).without_debt()
+
+    @property
+    def freeing(self) -> int:
+        """Models on their way out."""
+        return len(self._freeing)
+
+    def get(self, model_id: str) -> Copy | None:
+        """The copy of a model, in any phase."""
+        return self._copies.get(model_id)
+
+    def oldest(self) -> int:
+        """Last use of the loaded copy that would go first; 0 where there is none."""
+        victims = self._oldest_first()
+        first = next(victims, None)
+        victims.close()
+        return first.last_used if first else 0
+
+    def plan(self, model_id: str, size: Resources, last_used: int) -> Plan | Refusal:
+        """How to make room for a model, with as few evictions as possible. Changes nothing."""
+        if not size.fits(self.capacity):
+            return Refusal.TOO_LARGE
+        missing = size - self.free
+        victims: list[str] = []
+        oldest_first = self._oldest_first()
+        refusal = None
+        while not missing.fits(NOTHING):
+            victim = next(oldest_first, None)
+            if victim is None or victim.last_used > last_used:
+                refusal = Refusal.BUSY if victim is None else Refusal.TOO_OLD
+                break
+            victims.append(victim.model_id)
+            missing -= victim.size
+        oldest_first.close()
+        return refusal or Plan(model_id, size, last_used, tuple(victims))
+
+    def admit(self, plan: Plan) -> None:
+        """Promises the memory, and lets the victims go (they are *freeing* from now on)."""
+        for victim in plan.victims:
+            self.release(victim)
+        self._copies[plan.model_id] = Copy(plan.model_id, plan.size, plan.last_used)
+        self._promised += plan.size
+
+    def can_start(self, model_id: str) -> bool:
+        """Whether a waiting model's memory is really free."""
+        return (self._in_use + self._copies[model_id].size).fits(self.capacity)
+
+    def start(self, model_id: str) -> None:
+        """The load begins."""
+        copy = self._copies[model_id]
+        copy.phase = Phase.LOADING
+        self._in_use += copy.size
+
+    def finish(self, model_id: str, size: Resources) -> tuple[str, ...]:
+        """The load has ended well. Returns what has to go because the model is larger than thought."""
+        copy = self._copies[model_id]
+        copy.phase = Phase.LOADED
+        heapq.heappush(self._order, (copy.last_used, model_id))
+        return self.resize(model_id, size)
+
+    def resize(self, model_id: str, size: Resources) -> tuple[str, ...]:
+        """Corrects the size of a model in memory. Returns what else has to go, oldest first."""
+        copy = self._copies[model_id]
+        self._promised += size - copy.size
+        self._in_use += size - copy.size
+        copy.size = size
+        missing = self._promised - self.capacity
+        victims: list[str] = []
+        oldest_first = self._oldest_first()
+        for victim in oldest_first:
+            if missing.fits(NOTHING):
+                break
+            if victim.model_id != model_id:
+                victims.append(victim.model_id)
+                missing -= victim.size
+        oldest_first.close()
+        return tuple(victims)
+
+    def touch(self, model_id: str, last_used: int) -> None:
+        """Notes a use; one older than the last known changes nothing."""
+        if copy := self._copies.get(model_id):
+            copy.last_used = max(copy.last_used, last_used)
+
+    def release(self, model_id: str) -> None:
+        """A copy goes: memory that it has in use counts until `freed`."""
+        copy = self._copies.pop(model_id)
+        self._promised -= copy.size
+        if copy.phase is not Phase.WAITING:
+            self._freeing[model_id] = self._freeing.get(model_id, NOTHING) + copy.size
+
+    def freed(self, model_id: str) -> None:
+        """The model server has let go of a model."""
+        self._in_use -= self._freeing.pop(model_id, NOTHING)
+
+    def reset(self, capacity: Resources) -> None:
+        """The model server has started anew: nothing is in its memory, promises stay."""
+        for copy in [copy for copy in self._copies.values() if copy.phase is not Phase.WAITING]:
+            self._promised -= copy.size
+            del self._copies[copy.model_id]
+        self._freeing.clear()
+        self._order.clear()
+        self._in_use = NOTHING
+        self.capacity = capacity
+
+    def copies(self) -> Iterable[Copy]:
+        """All copies, in no order."""
+        return self._copies.values()
+
+    def _oldest_first(self) -> "_OldestFirst":
+        return _OldestFirst(self._copies, self._order)
+
+
+class _OldestFirst:
+    """Walks the loaded copies from the least recently used, and corrects the heap on its way."""
+
+    def __init__(self, copies: dict[str, Copy], order: list[tuple[int, str]]) -> None:
+        self._copies = copies
+        self._order = order
+        self._passed: dict[str, tuple[int, str]] = {}
+
+    def __iter__(self) -> "_OldestFirst":
+        return self
+
+    def __next__(self) -> Copy:
+        while self._order:
+            entry = heapq.heappop(self._order)
+            copy = self._copies.get(entry[1])
+            if copy is None or copy.phase is not Phase.LOADED or copy.model_id in self._passed:
+                continue
+            if copy.last_used > entry[0]:
+                heapq.heappush(self._order, (copy.last_used, copy.model_id))
+                continue
+            self._passed[copy.model_id] = entry
+            return copy
+        raise StopIteration
+
+    def close(self) -> None:
+        """Puts back what was looked at."""
+        for entry in self._passed.values():
+            heapq.heappush(self._order, entry)

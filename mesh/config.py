@@ -1,0 +1,195 @@
+"""The process's settings: environment variables, with the names that the controller and users know."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.errors import ConfigError
+
+INSTANCE_ID_CHARACTERS = 12
+"""The end of a pod's name, which tells its pods apart and is what users see as a copy's location."""
+DEFAULT_RUNTIME_SOCKET = Path("/tmp/mmesh/grpc.sock")  # noqa: S108 - part of the contract with runtimes
+DEFAULT_RUNTIME_PORT = 8085
+IGNORED = (
+    "KV_READ_ONLY",
+    "ZOOKEEPER",
+    "HEAP_SIZE_MB",
+    "MAX_DIRECT_BUFS_MB",
+    "MAX_GC_PAUSE",
+    "CUSTOM_JVM_ARGS",
+    "MM_SEND_DEST_ID",
+    "MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS",
+)
+"""Settings of the original that mean nothing here; a set one is logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where measurements are served."""
+
+    port: int
+    https: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one mesh process. Targets are `unix:<path>` or `tcp:<host>:<port>`."""
+
+    service: str
+    instance_id: str
+    host: str
+    """Where peers reach this instance."""
+    bind: str
+    kv_store: str
+    kv_prefix: str
+    runtime_target: str
+    """The SPI."""
+    serving_target: str
+    """The model server's inference port."""
+    grpc_port: int
+    rest_port: int
+    peer_port: int
+    probe_port: int
+    prestop_port: int
+    metrics: Metrics | None
+    shared_grpc: tuple[str, ...]
+    shared_rest: tuple[str, ...]
+    max_message_bytes: int
+    max_header_bytes: int
+    labels: tuple[str, ...]
+    location: str
+    zone: str
+    version: str
+    type_constraints: str
+    type_constraints_path: Path | None
+    dataplane_config: str
+    dataplane_config_path: Path | None
+    default_owner: str
+    shutdown_seconds: float
+    policy_socket: Path
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def peer_address(self) -> str:
+        """What peers connect to."""
+        return f"{self.host}:{self.peer_port}"
+
+
+def read_config(environment: Mapping[str, str] = os.environ) -> Config:
+    """Reads the settings. Raises ConfigError naming the variable at fault."""
+    env = _Environment(environment)
+    service = env.text("MM_SERVICE_NAME", env.text("TAS_SERVICE_NAME"))
+    if not service:
+        raise ConfigError("MM_SERVICE_NAME is not set: it names the mesh that this instance joins")
+    instance_id = env.text("WKUBE_POD_NAME", os.uname().nodename)[-INSTANCE_ID_CHARACTERS:].strip("-.")
+    if not instance_id or "," in instance_id:
+        raise ConfigError(f"WKUBE_POD_NAME gives the instance id {instance_id!r}, which cannot be used")
+    if not (kv_store := env.text("KV_STORE")):
+        raise ConfigError("KV_STORE is not set: it says where the registry is, as etcd:<file or host:port>")
+    runtime = env.target("INTERNAL_GRPC_PORT", "INTERNAL_GRPC_SOCKET_PATH") or _default_runtime()
+    bind = env.text("MM_BIND_ADDRESS", "0.0.0.0")
+    shared = env.shared_listen()
+    return Config(
+        service=service,
+        instance_id=instance_id,
+        host=env.text("WKUBE_POD_IPADDR", "127.0.0.1"),
+        bind=bind,
+        kv_store=kv_store,
+        kv_prefix=env.text("MM_KVSTORE_PREFIX", "mm"),
+        runtime_target=runtime,
+        serving_target=env.target("INTERNAL_SERVING_GRPC_PORT", "INTERNAL_SERVING_GRPC_SOCKET_PATH")
+        or runtime,
+        grpc_port=env.port("MM_SVC_GRPC_PORT", 0),
+        rest_port=env.port("MM_SVC_REST_PORT", 8008),
+        peer_port=env.port("MM_PEER_PORT", 8080),
+        probe_port=env.port("MM_PROBE_PORT", 8089),
+        prestop_port=env.port("MM_PRESTOP_WAIT_PORT", 8090),
+        metrics=env.metrics(),
+        shared_grpc=tuple(address for kind, address in shared if kind == "grpc"),
+        shared_rest=tuple(address for kind, address in shared if kind == "http"),
+        max_message_bytes=env.number("MM_SVC_GRPC_MAX_MSG_SIZE", 16 * 1024 * 1024, least=1024),
+        max_header_bytes=env.number("MM_SVC_GRPC_MAX_HEADERS_SIZE", 8192, least=1024),
+        labels=tuple(sorted(env.words("MM_LABELS"))),
+        location=env.text("MM_LOCATION", env.text("WKUBE_POD_IPADDR")),
+        zone=env.text("MM_ZONE"),
+        version=env.text("SERVICE_VERSION"),
+        type_constraints=env.text("MM_TYPE_CONSTRAINTS"),
+        type_constraints_path=env.file("MM_TYPE_CONSTRAINTS_PATH", "MM_TYPE_CONSTRAINTS"),
+        dataplane_config=env.text("MM_DATAPLANE_CONFIG"),
+        dataplane_config_path=env.file("MM_DATAPLANE_CONFIG_PATH", "MM_DATAPLANE_CONFIG"),
+        default_owner=env.text("MM_DEFAULT_VMODEL_OWNER"),
+        shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
+        policy_socket=Path(tempfile.mkdtemp(prefix="modelmesh-")) / "policy.sock",
+        ignored=tuple(name for name in IGNORED if environment.get(name)),
+    )
+
+
+def _default_runtime() -> str:
+    if DEFAULT_RUNTIME_SOCKET.exists():
+        return f"unix:{DEFAULT_RUNTIME_SOCKET}"
+    return f"tcp:127.0.0.1:{DEFAULT_RUNTIME_PORT}"
+
+
+class _Environment:
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, "").strip() or default
+
+    def words(self, name: str) -> list[str]:
+        return [word for part in self.text(name).split(",") if (word := part.strip())]
+
+    def number(self, name: str, default: int, *, least: int) -> int:
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            value = int(text)
+        except ValueError:
+            raise ConfigError(f"{name} is {text!r}: it must be a whole number") from None
+        if value < least:
+            raise ConfigError(f"{name} is {value}: it must be at least {least}")
+        return value
+
+    def port(self, name: str, default: int) -> int:
+        if self.text(name).upper() == "NONE":
+            return 0
+        value = self.number(name, default, least=0)
+        if value > 65_535:  # noqa: PLR2004 - the largest port
+            raise ConfigError(f"{name} is {value}: a port is at most 65535")
+        return value
+
+    def target(self, port: str, socket: str) -> str:
+        if self.text(port) and self.text(socket):
+            raise ConfigError(f"{port} and {socket} are both set: the server is at one of them")
+        if path := self.text(socket):
+            return f"unix:{path}"
+        return f"tcp:127.0.0.1:{self.port(port, 0)}" if self.text(port) else ""
+
+    def file(self, name: str, inline: str) -> Path | None:
+        if self.text(name) and self.text(inline):
+            raise ConfigError(f"{name} and {inline} are both set: use one")
+        return Path(self.text(name)) if self.text(name) else None
+
+    def metrics(self) -> Metrics | None:
+        text = self.text("MM_METRICS", "disabled")
+        kind, _, options = text.partition(":")
+        if kind != "prometheus":
+            return None
+        values = dict(part.split("=", 1) for part in options.split(";") if "=" in part)
+        port = _Environment({"MM_METRICS port": values.get("port", "")}).port("MM_METRICS port", 2112)
+        return Metrics(port, values.get("scheme", "https") == "https")
+
+    def shared_listen(self) -> list[tuple[str, str]]:
+        pairs = []
+        for word in self.words("MM_SHARED_LISTEN"):
+            kind, _, address = word.partition("=")
+            if kind not in {"grpc", "http"} or ":" not in address:
+                raise ConfigError(
+                    f"MM_SHARED_LISTEN has {word!r}: it must be grpc=host:port or http=host:port"
+                )
+            pairs.append((kind, address))
+        return pairs

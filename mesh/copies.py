@@ -1,0 +1,129 @@
+"""What becomes of a model's record when something happens to one of its copies.
+
+Pure changes for `Registry.update`, and the rule for how long a failed instance is not asked again.
+"""
+
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from mesh.errors import LoadFailedError
+from store.records import Failure, ModelRecord, Resources
+
+FIRST_RETRY_MS = 10_000
+LONGEST_RETRY_MS = 900_000
+"""An instance where a load failed is asked again after 10 s, then twice as long each time, up to the
+original's 15 min."""
+MAX_FAILURES = 3
+"""Instances where a model failed lately; with this many it is not tried anywhere else."""
+
+Change = Callable[[ModelRecord | None], ModelRecord | None]
+
+
+def without(mapping: Mapping[str, int], instance_id: str) -> dict[str, int]:
+    """The same without one instance."""
+    return {key: value for key, value in mapping.items() if key != instance_id}
+
+
+def claimed(instance_id: str, now: int, last_used: int) -> Change:
+    """An instance begins to load the model."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None:
+            return None
+        return replace(
+            record,
+            instances={**record.instances, instance_id: now},
+            loaded=without(record.loaded, instance_id),
+            failed=without(record.failed, instance_id),
+            last_used=max(record.last_used, last_used),
+        )
+
+    return change
+
+
+def loaded(instance_id: str, now: int, size: Resources) -> Change:
+    """An instance has loaded the model."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None:
+            return None
+        return replace(
+            record,
+            instances={instance_id: now, **record.instances},
+            loaded={**record.loaded, instance_id: now},
+            failed=without(record.failed, instance_id),
+            failures={key: value for key, value in record.failures.items() if key != instance_id},
+            size=size,
+        )
+
+    return change
+
+
+def failed(instance_id: str, now: int, error: LoadFailedError) -> Change:
+    """An instance could not load the model."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None:
+            return None
+        known = record.failures.get(instance_id)
+        failure = Failure(msg=str(error), code=error.cause.name, n=known.n + 1 if known else 1)
+        return replace(
+            record,
+            instances=without(record.instances, instance_id),
+            loaded=without(record.loaded, instance_id),
+            failed={**record.failed, instance_id: now},
+            failures={**record.failures, instance_id: failure},
+        )
+
+    return change
+
+
+def gone(instance_id: str, *, now: int = 0) -> Change:
+    """An instance has no copy any more. With `now`, the time is kept as that of an unload."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None or instance_id not in record.instances:
+            return record
+        left = without(record.instances, instance_id)
+        return replace(
+            record,
+            instances=left,
+            loaded=without(record.loaded, instance_id),
+            last_unload=now if len(left) > 1 else 0,
+        )
+
+    return change
+
+
+def vanished(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
+    """An instance does not exist any more, and neither do its copies and failures."""
+
+    def change(record: ModelRecord) -> ModelRecord:
+        return replace(
+            record,
+            instances=without(record.instances, instance_id),
+            loaded=without(record.loaded, instance_id),
+            failed=without(record.failed, instance_id),
+            failures={key: value for key, value in record.failures.items() if key != instance_id},
+        )
+
+    return change
+
+
+def retry_at(record: ModelRecord, instance_id: str) -> int:
+    """When an instance where the model failed may be asked again, in ms since 1970; 0: at any time."""
+    if instance_id not in record.failed:
+        return 0
+    failures = record.failures.get(instance_id)
+    times = min(failures.n if failures else 1, 20)
+    return record.failed[instance_id] + min(FIRST_RETRY_MS * (1 << (times - 1)), LONGEST_RETRY_MS)
+
+
+def last_failure(record: ModelRecord) -> LoadFailedError | None:
+    """The latest failure, as the error it was."""
+    if not record.failed:
+        return None
+    latest = max(record.failed, key=lambda instance_id: record.failed[instance_id])
+    failure = record.failures.get(latest, Failure(msg="the model could not be loaded"))
+    return LoadFailedError.recorded(failure.msg, failure.code)

@@ -1,0 +1,211 @@
+"""The mesh process: `modelmesh mesh`, container `mm` of a runtime pod."""
+
+import asyncio
+import gc
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import structlog
+
+from api.proto import mesh_peer_pb2_grpc, model_mesh_pb2_grpc
+from mesh.config import Config, read_config
+from mesh.constraints import RpcRules, TypeConstraints, Watched, parse_constraints, parse_rpc_rules
+from mesh.errors import ConfigError
+from mesh.management import HealthHandler, ModelMeshServicer, ModelReadyHandler
+from mesh.native import NativeBytePath
+from mesh.node import MeshNode, Settings
+from mesh.peer import PeerServicer
+from mesh.probes import HttpPages
+from mesh.runtime import Runtime
+from store.connection import connect, read_connection
+from store.errors import StoreError
+from store.records import Resources
+
+if TYPE_CHECKING:
+    from store.base import Store
+
+STOP_RESERVE_SECONDS = 3.0
+"""Of the time to shut down, kept for everything but serving requests under way."""
+LEAVE_SECONDS = 1.0
+"""Between saying goodbye and closing the ports, so that peers and load balancers have heard it."""
+TERMINATION_LOG = Path("/dev/termination-log")
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+def main(argv: list[str]) -> int:
+    """Runs one mesh instance until SIGTERM or SIGINT; returns the exit status."""
+    if argv:
+        sys.stderr.write("modelmesh mesh takes no arguments; it is configured by environment variables\n")
+        return 2
+    try:
+        config = read_config()
+        asyncio.run(_run(config))
+    except (ConfigError, StoreError, OSError) as error:
+        log.critical("mesh not started", error=str(error))
+        _explain(f"Service startup failed: {error}")
+        return 1
+    return 0
+
+
+async def _run(config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    process = MeshProcess(config)
+    try:
+        await process.start()
+        await process.run(stopping)
+    finally:
+        await process.stop()
+
+
+class MeshProcess:
+    """A node with its store, its servers and its files."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stopped = asyncio.Event()
+        self._constraints = _watched(
+            config.type_constraints_path, config.type_constraints, parse_constraints, TypeConstraints()
+        )
+        self._rules = _watched(
+            config.dataplane_config_path, config.dataplane_config, parse_rpc_rules, RpcRules()
+        )
+        self._pages: list[HttpPages] = []
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._node: MeshNode | None = None
+        self._store: Store | None = None
+
+    async def start(self) -> None:
+        """Connects, opens all ports, reads the registry. Raises StoreError, OSError or ConfigError."""
+        config = self._config
+        for name in config.ignored:
+            log.warning("setting ignored: it means nothing here", name=name)
+        self._store = await connect(read_connection(config.kv_store))
+        runtime = Runtime(config.runtime_target, config.serving_target)
+        node = MeshNode(
+            config,
+            self._store,
+            runtime,
+            lambda on_miss: NativeBytePath(config, on_miss),
+            Settings(self._constraints.value, self._rules.value),
+        )
+        self._node = node
+        await self._serve_policy(node)
+        await self._serve_pages(node)
+        await node.start()
+        gc.collect()
+        gc.freeze()
+        log.info(
+            "mesh started",
+            instance=config.instance_id,
+            grpc=config.grpc_port,
+            rest=config.rest_port,
+            peer=config.peer_port,
+            runtime=config.runtime_target,
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Works until told to stop."""
+        node = self._node
+        if node is None:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            work = [
+                tasks.create_task(node.run()),
+                tasks.create_task(self._constraints.follow(lambda _: self._apply())),
+                tasks.create_task(self._rules.follow(lambda _: self._apply())),
+            ]
+            await stopping.wait()
+            log.info("mesh stopping")
+            await node.leave()
+            await asyncio.sleep(min(LEAVE_SECONDS, self._config.shutdown_seconds / 4))
+            await node.stop(max(0.0, self._config.shutdown_seconds - STOP_RESERVE_SECONDS - LEAVE_SECONDS))
+            for task in work:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Closes what is open."""
+        self._stopped.set()
+        await self._server.stop(0)
+        for pages in self._pages:
+            await pages.stop()
+        if self._node is not None:
+            await asyncio.to_thread(self._node.byte_path.stop, 0)
+        if self._store is not None:
+            await self._store.close()
+        shutil.rmtree(self._config.policy_socket.parent, ignore_errors=True)
+
+    def _apply(self) -> None:
+        if self._node is not None:
+            self._node.apply(Settings(self._constraints.value, self._rules.value))
+
+    async def _serve_policy(self, node: MeshNode) -> None:
+        async def load_here(model_id: str, last_used: int, urgent: bool) -> Resources:  # noqa: FBT001
+            return await node.ensurer.load_here(model_id, last_used=last_used, urgent=urgent)
+
+        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(
+            ModelMeshServicer(node.models, node.vmodels, node.status), self._server
+        )
+        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(load_here), self._server)
+        self._server.add_generic_rpc_handlers(
+            (HealthHandler(lambda: node.ready), ModelReadyHandler(node.models, node.vmodels, node.status))
+        )
+        self._server.add_insecure_port(f"unix:{self._config.policy_socket}")
+        await self._server.start()
+
+    async def _serve_pages(self, node: MeshNode) -> None:
+        config = self._config
+
+        async def ready() -> tuple[HTTPStatus, str]:
+            return (
+                (HTTPStatus.OK, "ready\n") if node.ready else (HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+            )
+
+        async def live() -> tuple[HTTPStatus, str]:
+            return HTTPStatus.OK, "live\n"
+
+        async def prestop() -> tuple[HTTPStatus, str]:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * config.shutdown_seconds):
+                    await self._stopped.wait()
+            return HTTPStatus.OK, "stopped\n"
+
+        async def metrics() -> tuple[HTTPStatus, str]:
+            return HTTPStatus.OK, node.metrics.text() + node.byte_path.metrics()
+
+        wanted = [
+            (config.probe_port, {"/ready": ready, "/live": live}),
+            (config.prestop_port, {"/prestop": prestop}),
+        ]
+        if config.metrics:
+            if config.metrics.https:
+                log.warning("metrics are served by plain HTTP; MM_METRICS asked for https")
+            wanted.append((config.metrics.port, {"/metrics": metrics, "/": metrics}))
+        for port, pages in wanted:
+            if port:
+                server = HttpPages(config.bind, port, pages)
+                await server.start()
+                self._pages.append(server)
+
+
+def _watched(path: Path | None, inline: str, parse: Callable[[bytes | str], T], default: T) -> Watched[T]:
+    watched = Watched(path, parse, parse(inline) if inline else default)
+    watched.look()
+    return watched
+
+
+def _explain(text: str) -> None:
+    with suppress(OSError):
+        if TERMINATION_LOG.exists():
+            TERMINATION_LOG.write_text(text)

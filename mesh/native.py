@@ -1,0 +1,80 @@
+"""The real byte path, behind the interface that the policy knows."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from modelmesh_dataplane import CopyRoute, Dataplane
+
+from mesh.bytes import OnMiss, Route
+from mesh.config import Config
+
+
+class NativeBytePath:
+    """The Rust dataplane of one process, with the ports of its configuration."""
+
+    def __init__(self, config: Config, on_miss: OnMiss) -> None:
+        def listen(port: int) -> str:
+            return f"{config.bind}:{port}"
+
+        self._dataplane = Dataplane(
+            instance_id=config.instance_id,
+            on_miss=on_miss,
+            policy_target=f"unix:{config.policy_socket}",
+            runtime_target=config.serving_target,
+            grpc_listen=[listen(config.grpc_port)] if config.grpc_port else [],
+            rest_listen=[listen(config.rest_port)] if config.rest_port else [],
+            peer_listen=listen(config.peer_port),
+            shared_listen_grpc=config.shared_grpc,
+            shared_listen_rest=config.shared_rest,
+            max_message_bytes=config.max_message_bytes,
+            max_header_bytes=config.max_header_bytes,
+        )
+
+    def start(self) -> None:
+        """Opens the ports."""
+        self._dataplane.start()
+
+    def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:  # noqa: FBT001
+        """As BytePath.set_rpcs."""
+        self._dataplane.set_rpcs(rpcs, allow_other)
+
+    def set_methods(self, methods: Mapping[str, Sequence[int]], allow_any: bool) -> None:  # noqa: FBT001
+        """As BytePath.set_methods."""
+        self._dataplane.set_methods(methods, allow_any)
+
+    def update(
+        self,
+        generation: int,
+        models: Mapping[str, Sequence[Route] | None],
+        aliases: Mapping[str, Sequence[tuple[str, int]] | None],
+    ) -> None:
+        """As BytePath.update."""
+        self._dataplane.update(
+            generation,
+            {
+                name: [CopyRoute(*route) for route in routes] if routes else None
+                for name, routes in models.items()
+            },
+            aliases,
+        )
+
+    def usage(self) -> list[tuple[str, int, int]]:
+        """As BytePath.usage."""
+        return self._dataplane.usage()
+
+    def in_flight(self, model_id: str) -> int:
+        """As BytePath.in_flight."""
+        return self._dataplane.in_flight(model_id)
+
+    def set_ready(self, ready: bool) -> None:  # noqa: FBT001
+        """As BytePath.set_ready."""
+        self._dataplane.set_ready(ready)
+
+    def metrics(self) -> str:
+        """As BytePath.metrics."""
+        return self._dataplane.metrics()
+
+    def stop(self, grace_ms: int) -> None:
+        """As BytePath.stop; stopping one that was never started does nothing."""
+        with suppress(RuntimeError):
+            self._dataplane.stop(grace_ms)

@@ -1,0 +1,309 @@
+"""One mesh instance: the parts, what connects them, and the tasks that keep them going."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from mesh import copies
+from mesh.bytes import BytePath, Miss
+from mesh.config import Config
+from mesh.constraints import RpcRules, TypeConstraints
+from mesh.ensure import Ensurer
+from mesh.errors import DeadlineError, MeshError, ModelNotFoundError
+from mesh.guard import RuntimeGuard
+from mesh.housekeeping import Housekeeper
+from mesh.loading import Loader
+from mesh.metrics import PolicyMetrics
+from mesh.models import Models
+from mesh.peer import Peers
+from mesh.presence import Presence
+from mesh.registry import Registry
+from mesh.routes import Routes
+from mesh.runtime import Runtime, RuntimeTerms
+from mesh.status import StatusReporter
+from mesh.vmodels import VModels
+from store.base import Store
+from store.errors import StoreError
+from store.keys import Keyspace
+from store.records import ModelRecord
+from store.session import Session
+from store.table import Entry
+
+USAGE_SECONDS = 1.0
+DRAIN_SECONDS = 128.0
+"""How long an eviction waits for requests on the copy; the original's time."""
+DRAIN_POLL_SECONDS = (0.002, 0.1)
+
+log = structlog.get_logger(__name__)
+
+
+def epoch_ms() -> int:
+    """The wall clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Settings:
+    """What may change while the instance runs."""
+
+    constraints: TypeConstraints
+    rpc_rules: RpcRules
+
+
+class MeshNode:
+    """The policy of one instance. `start`, then run `run` as a task; `stop` in the end."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        runtime: Runtime,
+        byte_path: Callable[[Callable[[Miss], None]], BytePath],
+        settings: Settings,
+        *,
+        now: Callable[[], int] = epoch_ms,
+    ) -> None:
+        self.settings = settings
+        self.metrics = PolicyMetrics()
+        self._config = config
+        self._store = store
+        self._runtime = runtime
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._upkeep: set[asyncio.Task[None]] = set()
+        keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
+        self.byte_path = byte_path(self._on_miss)
+        self.registry = Registry(store, keys, instance_id=config.instance_id, now=now)
+        self.routes = Routes(self.registry, self.byte_path)
+        self.loader = Loader(runtime, on_evict=self._on_evict, drained=self._drained)
+        self.guard = RuntimeGuard(runtime, self.loader, on_ready=self._on_ready, on_lost=self._on_lost)
+        self.session = Session(store, on_renewed=self._on_renewed)
+        self.presence = Presence(
+            config, self.session, keys.instances, self.loader, terms=lambda: self.guard.terms, now=now
+        )
+        self.peers = Peers()
+        self.ensurer = Ensurer(
+            self.registry,
+            self.loader,
+            self.guard,
+            self.routes,
+            self.peers,
+            constraints=lambda: self.settings.constraints,
+            own_record=self.presence.record,
+            metrics=self.metrics,
+            now=now,
+        )
+        self.models = Models(self.registry, self.ensurer, now=now)
+        self.vmodels = VModels(
+            self.registry, ensure=self._ensure_target, now=now, default_owner=config.default_owner
+        )
+        self.status = StatusReporter(
+            self.registry, no_home=self.ensurer.no_home, is_wanted=self.models.is_wanted
+        )
+        self.housekeeper = Housekeeper(self.registry, now=now)
+        self.registry.models.subscribe(self._on_model)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients may come: the model server is there, and the instance is not leaving."""
+        return self.guard.terms is not None and not self.presence.leaving
+
+    async def start(self) -> None:
+        """Opens the ports and reads the registry. Raises OSError (a port is taken) or StoreError."""
+        self.apply(self.settings)
+        self.byte_path.start()
+        await self.registry.start()
+        # A process of the same name may have been here before; whatever it had loaded is gone.
+        await self.registry.update_many(
+            self.registry.holdings(self._config.instance_id), copies.vanished(self._config.instance_id)
+        )
+        self.routes.flush()
+
+    async def run(self) -> None:
+        """Keeps everything going until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (
+                self.registry.follow,
+                self.session.keep,
+                self.guard.run,
+                self.presence.publish,
+                self.vmodels.drive,
+                self.housekeeper.run,
+                self._count_use,
+            ):
+                tasks.create_task(work(), name=f"{work.__qualname__}")
+
+    async def leave(self) -> None:
+        """Tells everybody that this instance takes nothing new, and that its copies will be gone."""
+        self.presence.leaving = True
+        self.byte_path.set_ready(False)
+        try:
+            await self.presence.publish_now()
+        except StoreError as error:
+            log.warning("departure not published", error=str(error))
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Ends: serves the requests under way within the grace, then leaves the registry."""
+        await asyncio.to_thread(self.byte_path.stop, round(grace_seconds * 1000))
+        for task in (*self._answers, *self._upkeep):
+            task.cancel()
+        await self.models.close()
+        await self.ensurer.close()
+        await self.loader.close()
+        try:
+            own = self._config.instance_id
+            await self.registry.update_many(self.registry.holdings(own), copies.vanished(own))
+            await self.session.end()
+        except (StoreError, MeshError) as error:
+            log.warning("not deregistered; others notice when the lease ends", error=str(error))
+        await self.peers.close()
+        await self._runtime.close()
+
+    def apply(self, settings: Settings) -> None:
+        """Puts changed settings in force."""
+        self.settings = settings
+        self.byte_path.set_rpcs(settings.rpc_rules.rpcs, settings.rpc_rules.allow_other)
+
+    def _on_miss(self, miss: Miss) -> None:
+        """Called on a thread of the byte path."""
+        self._loop.call_soon_threadsafe(self._take, miss)
+
+    def _take(self, miss: Miss) -> None:
+        task = asyncio.create_task(self._answer(miss), name=f"miss {miss.name}")
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, miss: Miss) -> None:
+        started = time.monotonic()
+        work = asyncio.create_task(self._serve(miss))
+        try:
+            await _within_deadline(miss, work)
+            miss.serve()
+        except MeshError as error:
+            miss.fail(error.code.value[0], str(error), error.retry_after_ms)
+        except Exception as error:
+            log.exception("miss not handled", model=miss.name)
+            miss.fail(MeshError.code.value[0], f"the mesh failed: {type(error).__name__}: {error}")
+        finally:
+            work.cancel()
+            self.metrics.cache_miss.observe((time.monotonic() - started) * 1000)
+
+    async def _serve(self, miss: Miss) -> None:
+        model_id = miss.model_id
+        if not model_id:
+            model_id = await self.vmodels.resolve(miss.name) if miss.is_alias else miss.name
+        excluded = set(miss.excluded)
+        if miss.failure is not None:
+            excluded.discard(self._config.instance_id)
+            await self._recover(model_id, miss.failure)
+        await self.ensurer.ensure(model_id, last_used=self._now(), urgent=True, excluded=excluded)
+        self.routes.flush()
+
+    async def _recover(self, model_id: str, failure: str) -> None:
+        """The own copy failed a request: it goes, or with a dead server all of them do."""
+        if failure == "unavailable" and await self.guard.suspect():
+            return
+        log.warning("copy cannot serve, loading it again", model=model_id, failure=failure)
+        self.loader.unload(model_id, drain=failure != "not_found")
+
+    async def _ensure_target(self, model_id: str, last_used: int) -> None:
+        await self.ensurer.ensure(model_id, last_used=last_used, urgent=False)
+
+    def _on_ready(self, terms: RuntimeTerms) -> None:
+        self.byte_path.set_methods(terms.methods, terms.allow_any_method)
+        self.byte_path.set_ready(not self.presence.leaving)
+        self.presence.changed()
+
+    def _on_lost(self) -> None:
+        self.byte_path.set_ready(False)
+        self.presence.changed()
+
+    def _on_renewed(self) -> None:
+        self._spawn(self._reread())
+
+    async def _reread(self) -> None:
+        """The lease was lost: so may have been the store's content."""
+        try:
+            await self.registry.start()
+        except StoreError as error:
+            log.warning("registry not read", error=str(error))
+
+    def _on_evict(self, model_id: str) -> None:
+        self.routes.remove(model_id)
+        self.metrics.evictions.inc()
+        self.presence.changed()
+        self._spawn(self._deregister(model_id))
+
+    async def _deregister(self, model_id: str) -> None:
+        gone = copies.gone(self._config.instance_id, now=self._now())
+
+        def change(record: ModelRecord | None) -> ModelRecord | None:
+            return record if self.ensurer.is_here(model_id) else gone(record)
+
+        try:
+            await self.registry.update(model_id, change)
+        except MeshError as error:
+            log.warning("copy not deregistered", model=model_id, error=str(error))
+
+    async def _drained(self, model_id: str) -> None:
+        pause, deadline = DRAIN_POLL_SECONDS[0], time.monotonic() + DRAIN_SECONDS
+        while self.byte_path.in_flight(model_id) and time.monotonic() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, DRAIN_POLL_SECONDS[1])
+
+    def _on_model(
+        self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
+    ) -> None:
+        own = self._config.instance_id
+        if now is None:
+            if before and self.ensurer.is_here(model_id):
+                self.loader.unload(model_id)
+        elif self.ensurer.is_loading(model_id):
+            return
+        elif self.loader.is_loaded(model_id) and own not in now.value.loaded:
+            self._spawn(self._register(model_id))
+        elif own in now.value.instances and not self.ensurer.is_here(model_id):
+            self._spawn(self._deregister(model_id))
+
+    async def _register(self, model_id: str) -> None:
+        """Somebody took our copy out of the registry, but it is here."""
+        copy = self.loader.cache.get(model_id)
+        if copy is None or not self.loader.is_loaded(model_id):
+            return
+        try:
+            await self.registry.update(
+                model_id, copies.loaded(self._config.instance_id, self._now(), copy.size)
+            )
+        except ModelNotFoundError:
+            return
+        except MeshError as error:
+            log.warning("copy not registered", model=model_id, error=str(error))
+
+    async def _count_use(self) -> None:
+        while True:
+            await asyncio.sleep(USAGE_SECONDS)
+            requests = 0
+            for model_id, count, last_used in self.byte_path.usage():
+                requests += count
+                self.loader.cache.touch(model_id, last_used)
+            self.presence.count(requests)
+            self.metrics.instance(self.presence.record(), self._now())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._upkeep.add(task)
+        task.add_done_callback(self._upkeep.discard)
+
+
+async def _within_deadline(miss: Miss, work: asyncio.Task[None]) -> None:
+    """Awaits the work for as long as requests wait for it; their deadline grows as more of them come."""
+    while not work.done():
+        left = miss.deadline_ms
+        if left is not None and left <= 0:
+            raise DeadlineError("the model could not be loaded before the request's deadline")
+        await asyncio.wait({work}, timeout=left / 1000 if left is not None else None)
+    await work

@@ -1,0 +1,90 @@
+"""The load hop between instances: asks another one to load a model itself, and answers when asked."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Channel, ServicerContext
+
+from api.proto import mesh_peer_pb2, mesh_peer_pb2_grpc
+from mesh.errors import DeadlineError, LoadFailedError, MeshError, NoCapacityError, RuntimeDownError
+from store.records import Resources
+
+CAUSE_KEY = "mm-cause"
+"""Trailing metadata: the status code that the model server gave, where the model could not be loaded."""
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+LoadHere = Callable[[str, int, bool], Awaitable[Resources]]
+"""(model id, last used in ms since 1970, urgent) -> its size."""
+
+
+class PeerServicer(mesh_peer_pb2_grpc.PeerServicer):
+    """Loads what other instances have placed here."""
+
+    def __init__(self, load_here: LoadHere) -> None:
+        self._load_here = load_here
+
+    async def Load(  # noqa: N802 - named by the protocol
+        self, request: mesh_peer_pb2.LoadRequest, context: ServicerContext[Any, Any]
+    ) -> mesh_peer_pb2.LoadReply:
+        """Answers when the load has ended."""
+        try:
+            size = await self._load_here(request.model_id, request.last_used_ms, request.urgent)
+        except MeshError as error:
+            if isinstance(error, LoadFailedError):
+                context.set_trailing_metadata(((CAUSE_KEY, error.cause.name),))
+            await context.abort(error.code, str(error))
+            raise
+        return mesh_peer_pb2.LoadReply(size_bytes=size.memory)
+
+
+class Peers:
+    """The connections to other instances, opened when needed."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, Channel] = {}
+
+    async def load(self, address: str, model_id: str, *, last_used: int, urgent: bool) -> None:
+        """Has the instance at `address` load a model; returns when it is loaded.
+
+        Raises what the load there raised; RuntimeDownError also where the instance does not answer.
+        """
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+            self._channels[address] = channel
+        stub: Any = mesh_peer_pb2_grpc.PeerStub(channel)
+        request = mesh_peer_pb2.LoadRequest(model_id=model_id, last_used_ms=last_used, urgent=urgent)
+        try:
+            await stub.Load(request)
+        except AioRpcError as error:
+            raise _translate(error, address) from error
+
+    async def forget(self, address: str) -> None:
+        """Closes the connection to an instance that is gone."""
+        if channel := self._channels.pop(address, None):
+            await channel.close()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for address in list(self._channels):
+            await self.forget(address)
+
+
+def _translate(error: AioRpcError, address: str) -> MeshError:
+    text = error.details() or ""
+    trailers = dict(error.trailing_metadata() or ())
+    if cause := trailers.get(CAUSE_KEY):
+        return LoadFailedError.recorded(text, str(cause))
+    if error.code() is StatusCode.RESOURCE_EXHAUSTED:
+        return NoCapacityError(text)
+    if error.code() is StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(text)
+    return RuntimeDownError(f"instance at {address}: {error.code().name}: {text}")

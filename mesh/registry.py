@@ -1,0 +1,207 @@
+"""The registry as this instance sees it: tables of models, vmodels and instances, and its changes to models.
+
+Every change is a function from a record to a record, applied by compare-and-swap until it holds: `update`.
+Reads come from the local tables; only an unknown id is looked up in the store, and not again for a second.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import structlog
+
+from mesh.errors import ModelNotFoundError, RegistryUnavailableError
+from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Put, Store
+from store.errors import ConflictError, StoreError
+from store.keys import Keyspace
+from store.records import (
+    INSTANCES,
+    MODELS,
+    VMODELS,
+    InstanceRecord,
+    ModelRecord,
+    VModelRecord,
+)
+from store.table import Entry, Table
+
+UNKNOWN_MS = 1_000
+"""How long an id that the store did not know is not looked up again."""
+MAX_UNKNOWN = 10_000
+"""Unknown ids remembered at a time."""
+MAX_CONFLICTS = 100
+"""Lost races for one record before giving up; each means that another writer got ahead."""
+
+log = structlog.get_logger(__name__)
+R = TypeVar("R")
+
+
+class Registry:
+    """Tables of one mesh service. Run `follow` as a task after `start`."""
+
+    def __init__(self, store: Store, keys: Keyspace, *, instance_id: str, now: Callable[[], int]) -> None:
+        self.store = store
+        self.keys = keys
+        self.instance_id = instance_id
+        self.models: Table[ModelRecord] = Table(store, keys.models, MODELS, epoch=self._read_epoch)
+        self.vmodels: Table[VModelRecord] = Table(store, keys.vmodels, VMODELS, epoch=self._read_epoch)
+        self.instances: Table[InstanceRecord] = Table(store, keys.instances, INSTANCES)
+        self._now = now
+        self._unknown: dict[str, int] = {}
+        self._holdings: dict[str, set[str]] = {}
+        self.models.subscribe(self._index)
+
+    async def start(self) -> None:
+        """Reads everything. Raises StoreError."""
+        await asyncio.gather(self.instances.start(), self.models.start(), self.vmodels.start())
+
+    async def follow(self) -> None:
+        """Keeps the tables up to date until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for table in (self.models, self.vmodels, self.instances):
+                tasks.create_task(table.follow())
+
+    def live(self, instance_id: str) -> bool:
+        """Whether an instance is there and stays."""
+        row = self.instances.get(instance_id)
+        return row is not None and not row.value.shutdown
+
+    def is_leader(self) -> bool:
+        """Whether housekeeping is this instance's job: it is the one that has been there longest."""
+        rows = [(row.create_revision, id_) for id_, row in self.instances.items() if not row.value.shutdown]
+        return bool(rows) and min(rows)[1] == self.instance_id
+
+    def holdings(self, instance_id: str) -> frozenset[str]:
+        """Models of which records name an instance, as holder of a copy or of a failure."""
+        return frozenset(self._holdings.get(instance_id, ()))
+
+    def holders(self) -> Iterator[str]:
+        """Instances that records name."""
+        return iter(list(self._holdings))
+
+    def peek(self, model_id: str) -> ModelRecord | None:
+        """A model as last seen."""
+        row = self.models.get(model_id)
+        return row.value if row else None
+
+    async def find(self, model_id: str) -> ModelRecord:
+        """A model, looked up where not known here. Raises ModelNotFoundError, RegistryUnavailableError."""
+        row = self.models.get(model_id) or await self._look_up(self.models, model_id)
+        if row is None:
+            raise ModelNotFoundError
+        return row.value
+
+    async def find_vmodel(self, vmodel_id: str) -> VModelRecord | None:
+        """A vmodel; one that is not known here is looked up. Raises RegistryUnavailableError."""
+        row = self.vmodels.get(vmodel_id) or await self._look_up(self.vmodels, vmodel_id)
+        return row.value if row else None
+
+    async def refresh(self, model_id: str) -> None:
+        """Reads a model from the store itself. Raises RegistryUnavailableError."""
+        try:
+            await self.models.fetch(model_id)
+        except StoreError as error:
+            raise RegistryUnavailableError(f"the registry is not available: {error}") from error
+
+    async def update(
+        self, model_id: str, change: Callable[[ModelRecord | None], ModelRecord | None]
+    ) -> ModelRecord | None:
+        """Applies a change to a model's record until nobody gets in between; returns what holds then.
+
+        The change gets None where there is no record and returns None where there shall be none; returning
+        what it got writes nothing. Raises RegistryUnavailableError, and whatever the change raises.
+        """
+        for _ in range(MAX_CONFLICTS):
+            row = self.models.get(model_id)
+            before = row.value if row else None
+            after = change(before)
+            if after == before:
+                return before
+            if await self.commit({model_id: after}):
+                return after
+        raise ConflictError(
+            f"the record of model {model_id} was changed {MAX_CONFLICTS} times by others meanwhile"
+        )
+
+    async def update_many(
+        self, model_ids: Iterable[str], change: Callable[[ModelRecord], ModelRecord | None]
+    ) -> None:
+        """Applies one change to many models, in batches. Raises RegistryUnavailableError."""
+        pending = list(model_ids)
+        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
+            batch = pending[start : start + MAX_TXN_OPERATIONS]
+            records = {model_id: record for model_id in batch if (record := self.peek(model_id))}
+            changed = {
+                model_id: after for model_id, record in records.items() if (after := change(record)) != record
+            }
+            if changed and not await self.commit(changed):
+                for model_id in changed:
+                    await self.update(model_id, lambda record: change(record) if record else None)
+
+    async def commit(
+        self,
+        models: Mapping[str, ModelRecord | None],
+        vmodels: Mapping[str, VModelRecord | None] | None = None,
+    ) -> bool:
+        """Writes (or with None removes) records together, if all still are as the tables show them.
+
+        Returns False where one was not; the tables then show what is. Raises RegistryUnavailableError.
+        """
+        compares: list[Compare] = []
+        operations: list[Put | Delete] = []
+        tables: tuple[tuple[Table[Any], Mapping[str, Any]], ...] = (
+            (self.models, models),
+            (self.vmodels, vmodels or {}),
+        )
+        for table, changes in tables:
+            for id_, record in changes.items():
+                compares.append(table.compare(id_))
+                operations.append(table.delete(id_) if record is None else table.put(id_, record))
+                self._unknown.pop(table.key(id_), None)
+        try:
+            result = await self.store.txn(compares, operations)
+        except StoreError as error:
+            raise RegistryUnavailableError(f"the registry is not available: {error}") from error
+        for table, _ in tables:
+            if result.succeeded:
+                for operation in operations:
+                    if operation.key.startswith(table.prefix):
+                        table.adopt(operation, result.revision)
+            else:
+                table.learn(result.current, result.revision)
+        return result.succeeded
+
+    async def _look_up(self, table: Table[R], id_: str) -> Entry[R] | None:
+        key = table.key(id_)
+        now = self._now()
+        if self._unknown.get(key, 0) > now:
+            return None
+        try:
+            row = await table.fetch(id_)
+        except StoreError as error:
+            raise RegistryUnavailableError(f"the registry is not available: {error}") from error
+        if row is None:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                self._unknown = {known: until for known, until in self._unknown.items() if until > now}
+            if len(self._unknown) < MAX_UNKNOWN:
+                self._unknown[key] = now + UNKNOWN_MS
+        return row
+
+    async def _read_epoch(self) -> bytes:
+        epoch = secrets.token_hex(8).encode()
+        result = await self.store.txn([Compare(self.keys.epoch, 0)], [Put(self.keys.epoch, epoch)])
+        current = result.current.get(self.keys.epoch)
+        return current.value if current else epoch
+
+    def _index(
+        self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
+    ) -> None:
+        old = before.value.instances.keys() | before.value.failed.keys() if before else set()
+        new = now.value.instances.keys() | now.value.failed.keys() if now else set()
+        for instance_id in old - new:
+            holdings = self._holdings[instance_id]
+            holdings.discard(model_id)
+            if not holdings:
+                del self._holdings[instance_id]
+        for instance_id in new - old:
+            self._holdings.setdefault(instance_id, set()).add(model_id)

@@ -1,0 +1,211 @@
+"""The model server beside this instance, as its SPI (`mmesh.ModelRuntime`) shows it.
+
+`runtimeStatus` is asked only while we know of no loaded model: by contract a server unloads everything before
+it says READY, so asking a healthy one would empty it. Whether a server is still there is seen from its port
+instead.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+import structlog
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from api.proto import model_runtime_pb2, model_runtime_pb2_grpc
+from mesh.errors import LoadFailedError, RuntimeDownError
+from store.records import Resources
+
+POLL_SECONDS = (0.1, 2.0)
+"""First and longest pause between two questions whether the server is ready."""
+STATUS_TIMEOUT_SECONDS = 10.0
+PREDICT_TIMEOUT_SECONDS = 0.5
+SIZE_TIMEOUT_SECONDS = 30.0
+UNLOAD_TIMEOUT_SECONDS = 120.0
+PROBE_TIMEOUT_SECONDS = 1.0
+PATIENCE_LOG_SECONDS = 30.0
+"""A server that is not ready is logged this often."""
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+log = structlog.get_logger(__name__)
+
+
+class ModelInfo(NamedTuple):
+    """What the server needs to know of a model."""
+
+    model_id: str
+    type: str
+    path: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeTerms:
+    """What a ready server promises and asks for."""
+
+    capacity: Resources
+    load_slots: int
+    load_timeout_seconds: float
+    default_size: Resources
+    version: str
+    methods: Mapping[str, tuple[int, ...]]
+    allow_any_method: bool
+
+
+class Runtime:
+    """The client of one model server."""
+
+    def __init__(self, target: str, serving_target: str) -> None:
+        self._target = target
+        self._serving_target = serving_target
+        self._channel = grpc.aio.insecure_channel(_grpc_target(target), options=list(CHANNEL_OPTIONS))
+        self._stub: Any = model_runtime_pb2_grpc.ModelRuntimeStub(self._channel)
+        self._predicts = True
+
+    async def ready(self) -> RuntimeTerms:
+        """Waits until the server is ready, and thus empty."""
+        pause = POLL_SECONDS[0]
+        waited = 0.0
+        while True:
+            why = "not ready yet"
+            try:
+                answer = await self._stub.runtimeStatus(
+                    model_runtime_pb2.RuntimeStatusRequest(), timeout=STATUS_TIMEOUT_SECONDS
+                )
+                if answer.status == model_runtime_pb2.RuntimeStatusResponse.READY:
+                    if not (fault := _fault(answer)):
+                        return _terms(answer)
+                    why = f"its terms cannot be used: {fault}"
+                elif answer.status == model_runtime_pb2.RuntimeStatusResponse.FAILING:
+                    why = "it says that it is failing"
+            except AioRpcError as error:
+                why = f"{error.code().name}: {error.details()}"
+            if waited // PATIENCE_LOG_SECONDS != (waited + pause) // PATIENCE_LOG_SECONDS:
+                log.warning(
+                    "waiting for the model server", target=self._target, seconds=round(waited), why=why
+                )
+            await asyncio.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, POLL_SECONDS[1])
+
+    async def alive(self) -> bool:
+        """Whether both the SPI and the inference port accept connections."""
+        targets = {self._target, self._serving_target}
+        return all(await asyncio.gather(*(_accepts(target) for target in targets)))
+
+    async def load(self, info: ModelInfo, timeout_seconds: float) -> Resources:
+        """Loads a model and returns its size; a zero size means that the server does not know.
+
+        Raises LoadFailedError where the server refuses the model, RuntimeDownError where there is no server.
+        Cancellation cancels the server's work; the caller unloads in every case of failure.
+        """
+        request = model_runtime_pb2.LoadModelRequest(
+            modelId=info.model_id, modelType=info.type, modelPath=info.path, modelKey=info.key
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await self._stub.loadModel(request)
+        except TimeoutError:
+            text = f"the model was not loaded within {timeout_seconds:g} s"
+            raise LoadFailedError(StatusCode.DEADLINE_EXCEEDED, text) from None
+        except AioRpcError as error:
+            if error.code() is StatusCode.UNAVAILABLE and not await self.alive():
+                raise RuntimeDownError(f"the model server is not available: {error.details()}") from error
+            raise LoadFailedError(
+                error.code(), error.details() or "the model server gave no reason"
+            ) from error
+        return Resources(answer.sizeInBytes) if answer.sizeInBytes else await self._measure(info.model_id)
+
+    async def predict(self, info: ModelInfo) -> Resources | None:
+        """How large a model will be; None where the server cannot say."""
+        if not self._predicts:
+            return None
+        request = model_runtime_pb2.PredictModelSizeRequest(
+            modelId=info.model_id, modelType=info.type, modelPath=info.path, modelKey=info.key
+        )
+        try:
+            answer = await self._stub.predictModelSize(request, timeout=PREDICT_TIMEOUT_SECONDS)
+        except AioRpcError as error:
+            if error.code() is StatusCode.UNIMPLEMENTED:
+                self._predicts = False
+            else:
+                log.info(
+                    "size not predicted", model=info.model_id, error=f"{error.code().name}: {error.details()}"
+                )
+            return None
+        return Resources(answer.sizeInBytes) if answer.sizeInBytes else None
+
+    async def unload(self, model_id: str) -> None:
+        """Unloads a model; an unknown one is success. Raises RuntimeDownError, LoadFailedError."""
+        request = model_runtime_pb2.UnloadModelRequest(modelId=model_id)
+        try:
+            await self._stub.unloadModel(request, timeout=UNLOAD_TIMEOUT_SECONDS)
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return
+            if error.code() is StatusCode.UNAVAILABLE and not await self.alive():
+                raise RuntimeDownError(f"the model server is not available: {error.details()}") from error
+            raise LoadFailedError(error.code(), error.details() or "") from error
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._channel.close()
+
+    async def _measure(self, model_id: str) -> Resources:
+        try:
+            answer = await self._stub.modelSize(
+                model_runtime_pb2.ModelSizeRequest(modelId=model_id), timeout=SIZE_TIMEOUT_SECONDS
+            )
+        except AioRpcError as error:
+            log.warning("size not measured", model=model_id, error=f"{error.code().name}: {error.details()}")
+            return Resources()
+        return Resources(answer.sizeInBytes)
+
+
+def _fault(answer: model_runtime_pb2.RuntimeStatusResponse) -> str:
+    if answer.maxLoadingConcurrency < 1:
+        return "maxLoadingConcurrency is 0"
+    if answer.modelLoadingTimeoutMs < 100:  # noqa: PLR2004 - the original's bound
+        return f"modelLoadingTimeoutMs is {answer.modelLoadingTimeoutMs}, less than 100"
+    if answer.defaultModelSizeInBytes < 1:
+        return "defaultModelSizeInBytes is 0"
+    if not answer.defaultModelSizeInBytes <= answer.capacityInBytes < 1 << 60:
+        return f"capacityInBytes is {answer.capacityInBytes}; it must hold a model of the default size"
+    return ""
+
+
+def _terms(answer: model_runtime_pb2.RuntimeStatusResponse) -> RuntimeTerms:
+    return RuntimeTerms(
+        capacity=Resources(answer.capacityInBytes),
+        load_slots=answer.maxLoadingConcurrency,
+        load_timeout_seconds=answer.modelLoadingTimeoutMs / 1000,
+        default_size=Resources(answer.defaultModelSizeInBytes),
+        version=answer.runtimeVersion,
+        methods={name: tuple(method.idInjectionPath) for name, method in answer.methodInfos.items()},
+        allow_any_method=answer.allowAnyMethod or not answer.methodInfos,
+    )
+
+
+def _grpc_target(target: str) -> str:
+    return target.removeprefix("tcp:")
+
+
+async def _accepts(target: str) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+            if target.startswith("unix:"):
+                _, writer = await asyncio.open_unix_connection(target.removeprefix("unix:"))
+            else:
+                host, _, port = target.removeprefix("tcp:").rpartition(":")
+                _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,195 @@
+"""The cache never promises memory twice, and evicts only what it must."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from mesh.cache import Cache, Phase, Plan, Refusal
+from store.records import NOTHING, Resources
+
+
+def size(value: int) -> Resources:
+    return Resources(value)
+
+
+def loaded(cache: Cache, model_id: str, bytes_: int, last_used: int) -> None:
+    plan = cache.plan(model_id, size(bytes_), last_used)
+    assert isinstance(plan, Plan)
+    cache.admit(plan)
+    for victim in plan.victims:
+        cache.freed(victim)
+    cache.start(model_id)
+    cache.finish(model_id, size(bytes_))
+
+
+def planned(cache: Cache, bytes_: int, last_used: int = 10**9) -> Plan | Refusal:
+    return cache.plan("new", size(bytes_), last_used)
+
+
+def test_what_fits_evicts_nothing() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 60, 1)
+    assert planned(cache, 40) == Plan("new", size(40), 10**9)
+
+
+def test_the_oldest_go_first_and_only_as_many_as_needed() -> None:
+    cache = Cache(size(100))
+    for number, name in enumerate("cab"):
+        loaded(cache, name, 30, number)
+    plan = planned(cache, 40)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("c",)
+
+
+def test_a_use_makes_a_model_younger() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 50, 1)
+    loaded(cache, "b", 50, 2)
+    cache.touch("a", 3)
+    cache.touch("a", 2)
+    plan = planned(cache, 10)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("b",)
+    assert cache.oldest() == 2
+
+
+def test_what_can_never_fit_is_refused_before_anything_is_evicted() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 50, 1)
+    assert planned(cache, 101) is Refusal.TOO_LARGE
+    assert cache.get("a") is not None
+
+
+def test_a_newcomer_does_not_displace_what_was_used_more_recently() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 50, 1)
+    loaded(cache, "b", 50, 5)
+    assert planned(cache, 60, last_used=3) is Refusal.TOO_OLD
+    assert len(cache) == 2
+
+
+def test_what_is_being_loaded_is_not_evicted() -> None:
+    cache = Cache(size(100))
+    plan = planned(cache, 80)
+    assert isinstance(plan, Plan)
+    cache.admit(plan)
+    cache.start("new")
+    assert cache.plan("other", size(30), 10**9) is Refusal.BUSY
+
+
+def test_memory_being_freed_is_not_free() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 80, 1)
+    plan = planned(cache, 50)
+    assert isinstance(plan, Plan)
+    cache.admit(plan)
+    assert not cache.can_start("new")
+    cache.freed("a")
+    assert cache.can_start("new")
+
+
+def test_a_model_larger_than_thought_pushes_out_older_ones_but_not_itself() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 30, 1)
+    loaded(cache, "b", 30, 2)
+    loaded(cache, "c", 30, 0)
+    assert cache.resize("c", size(60)) == ("a",)
+    assert cache.get("c") is not None
+
+
+def test_a_server_that_starts_anew_is_empty_and_promises_stay() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "a", 60, 1)
+    plan = planned(cache, 60)
+    assert isinstance(plan, Plan)
+    cache.admit(plan)
+    cache.reset(size(200))
+    assert cache.in_use == NOTHING
+    assert cache.promised == size(60)
+    assert cache.can_start("new")
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Any order of operations keeps both rules; the sums are those of the copies."""
+
+    models: Bundle[str] = Bundle("models")
+    capacity = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = Cache(size(self.capacity))
+        self.freeing: dict[str, int] = {}
+
+    @rule(target=models, name=st.sampled_from([f"m{number}" for number in range(8)]))
+    def name(self, name: str) -> str:
+        return name
+
+    @rule(model=models, bytes_=st.integers(1, 120), last_used=st.integers(0, 50))
+    def admit(self, model: str, bytes_: int, last_used: int) -> None:
+        if self.cache.get(model) or model in self.freeing:
+            return
+        plan = self.cache.plan(model, size(bytes_), last_used)
+        if isinstance(plan, Refusal):
+            assert plan is not Refusal.TOO_LARGE or bytes_ > self.capacity
+            return
+        victims = [self.cache.get(victim) for victim in plan.victims]
+        room = self.cache.free.memory
+        gained = [victim.size.memory for victim in victims if victim]
+        assert room + sum(gained) >= bytes_
+        assert not gained or room + sum(gained[:-1]) < bytes_
+        ages = [victim.last_used for victim in victims if victim]
+        assert ages == sorted(ages)
+        self.freeing |= {victim.model_id: victim.size.memory for victim in victims if victim}
+        self.cache.admit(plan)
+
+    @rule(model=models)
+    def start(self, model: str) -> None:
+        copy = self.cache.get(model)
+        if copy and copy.phase is Phase.WAITING and self.cache.can_start(model):
+            self.cache.start(model)
+
+    @rule(model=models)
+    def finish(self, model: str) -> None:
+        copy = self.cache.get(model)
+        if copy and copy.phase is Phase.LOADING:
+            assert self.cache.finish(model, copy.size) == ()
+
+    @rule(model=models, last_used=st.integers(0, 100))
+    def touch(self, model: str, last_used: int) -> None:
+        self.cache.touch(model, last_used)
+
+    @rule(model=models)
+    def release(self, model: str) -> None:
+        if copy := self.cache.get(model):
+            if copy.phase is not Phase.WAITING:
+                self.freeing[model] = copy.size.memory
+            self.cache.release(model)
+
+    @rule(model=models)
+    def freed(self, model: str) -> None:
+        self.freeing.pop(model, None)
+        self.cache.freed(model)
+
+    @rule()
+    def restart(self) -> None:
+        self.freeing.clear()
+        self.cache.reset(size(self.capacity))
+
+    @invariant()
+    def rules_hold(self) -> None:
+        copies = list(self.cache.copies())
+        started = [copy.size.memory for copy in copies if copy.phase is not Phase.WAITING]
+        assert self.cache.promised.memory == sum(copy.size.memory for copy in copies) <= self.capacity
+        assert self.cache.in_use.memory == sum(started) + sum(self.freeing.values()) <= self.capacity
+        ages = [copy.last_used for copy in copies if copy.phase is Phase.LOADED]
+        assert self.cache.oldest() == min(ages, default=0)
+
+
+CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestCacheMachine = CacheMachine.TestCase
+
+
+@pytest.mark.parametrize("bytes_", [0, 100])
+def test_the_whole_capacity_can_be_used(bytes_: int) -> None:
+    assert isinstance(planned(Cache(size(100)), bytes_), Plan)

@@ -1,0 +1,395 @@
+"""One instance, from a request for a model to its copy, and back."""
+
+import asyncio
+
+import pytest
+from grpc import StatusCode
+
+from api.proto.model_mesh_pb2 import (
+    EnsureLoadedRequest,
+    GetStatusRequest,
+    ModelInfo,
+    ModelStatusInfo,
+    RegisterModelRequest,
+    UnregisterModelRequest,
+)
+from mesh.bytes import Route
+from mesh.constraints import Requirement, TypeConstraints
+from tests.mesh.conftest import Instance, Mesh
+from tests.mesh.fake_bytes import Failed
+from tests.mesh.fake_runtime import FakeRuntime
+from tests.store.waiting import until
+
+
+async def register(instance: Instance, name: str, path: str = "SIZE_1000_0_0", type_: str = "t") -> None:
+    await instance.api.registerModel(
+        RegisterModelRequest(modelId=name, modelInfo=ModelInfo(type=type_, path=path, key='{"k":1}'))
+    )
+
+
+async def status(instance: Instance, name: str) -> ModelStatusInfo:
+    info: ModelStatusInfo = await instance.api.getModelStatus(GetStatusRequest(modelId=name))
+    return info
+
+
+async def failure(instance: Instance, name: str, **kwargs: int) -> Failed:
+    with pytest.raises(Failed) as caught:
+        await instance.bytes.request(name, **kwargs)  # type: ignore[arg-type]
+    return caught.value
+
+
+def code(failed: Failed) -> StatusCode:
+    return next(code for code in StatusCode if code.value[0] == failed.code)
+
+
+async def test_a_request_loads_the_model_and_finds_the_copy(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    assert (await status(one, "m")).status == ModelStatusInfo.NOT_LOADED
+    assert await one.bytes.request("m") == Route("one", None)
+    info = await status(one, "m")
+    assert info.status == ModelStatusInfo.LOADED
+    assert [(copy.location, copy.copyStatus) for copy in info.modelCopyInfos] == [
+        ("one", ModelStatusInfo.LOADED)
+    ]
+
+
+async def test_requests_for_one_model_share_its_load(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m", "SIZE_1000_20_0")
+    await asyncio.gather(*(one.bytes.request("m") for _ in range(20)))
+    assert one.runtime.loads == ["m"]
+
+
+async def test_an_unknown_model_is_not_found_and_not_looked_up_again_at_once(mesh: Mesh) -> None:
+    one = await mesh.add()
+    failed = await failure(one, "nobody")
+    assert (code(failed), failed.message) == (StatusCode.NOT_FOUND, "model not found")
+    reads: list[str] = []
+    store = one.node.registry.store
+    original = store.get
+
+    async def counted(key: str) -> object:
+        reads.append(key)
+        return await original(key)
+
+    store.get = counted  # type: ignore[method-assign,assignment]
+    await failure(one, "nobody")
+    assert reads == []
+    mesh.clock.ahead_ms += 2_000
+    await failure(one, "nobody")
+    assert len(reads) == 1
+
+
+async def test_an_unknown_alias_is_not_found(mesh: Mesh) -> None:
+    one = await mesh.add()
+    with pytest.raises(Failed, match="vmodel not found") as caught:
+        await one.bytes.request("nobody", alias=True)
+    assert code(caught.value) is StatusCode.NOT_FOUND
+
+
+async def test_a_broken_model_fails_with_the_servers_words_and_rests_a_while(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m", "FAIL_no such layer: x")
+    for _ in range(2):
+        failed = await failure(one, "m")
+        assert code(failed) is StatusCode.FAILED_PRECONDITION
+        assert failed.message == "FAILED_PRECONDITION: no such layer: x"
+    assert one.runtime.loads == ["m"]
+    info = await status(one, "m")
+    assert info.status == ModelStatusInfo.LOADING_FAILED
+    assert list(info.errors) == ["FAILED_PRECONDITION: no such layer: x"]
+    assert [copy.copyStatus for copy in info.modelCopyInfos] == [ModelStatusInfo.LOADING_FAILED]
+    mesh.clock.ahead_ms += 10_001
+    await failure(one, "m")
+    assert one.runtime.loads == ["m", "m"]
+    mesh.clock.ahead_ms += 10_001
+    await failure(one, "m")
+    assert one.runtime.loads == ["m", "m"], "the second rest is twice as long"
+    await until(lambda: one.runtime.loaded == {})
+
+
+@pytest.mark.parametrize(
+    ("path", "expected", "text"),
+    [
+        (
+            "CODE_NOT_FOUND:no object a/b in bucket c",
+            StatusCode.FAILED_PRECONDITION,
+            "NOT_FOUND: no object a/b",
+        ),
+        (
+            "CODE_INVALID_ARGUMENT:unknown key k",
+            StatusCode.FAILED_PRECONDITION,
+            "INVALID_ARGUMENT: unknown key k",
+        ),
+        ("CODE_UNAVAILABLE:storage away", StatusCode.UNAVAILABLE, "UNAVAILABLE: storage away"),
+        ("CODE_RESOURCE_EXHAUSTED:disk full", StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: disk full"),
+        ("CODE_UNKNOWN:boom", StatusCode.FAILED_PRECONDITION, "boom"),
+        ("SIZE_1000_5000_0", StatusCode.DEADLINE_EXCEEDED, "not loaded within 0.1 s"),
+    ],
+)
+async def test_a_failed_load_carries_its_cause(
+    mesh: Mesh, path: str, expected: StatusCode, text: str
+) -> None:
+    one = await mesh.add(runtime=FakeRuntime(load_timeout_ms=100))
+    await register(one, "m", path)
+    failed = await failure(one, "m")
+    assert code(failed) is expected
+    assert text in failed.message
+    await until(lambda: one.runtime.unloads == ["m"])
+
+
+async def test_a_model_too_large_for_the_instance_is_refused_and_nothing_evicted(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "small")
+    await register(one, "large", "SIZE_10001_0_0")
+    await one.bytes.request("small")
+    failed = await failure(one, "large")
+    assert code(failed) is StatusCode.RESOURCE_EXHAUSTED
+    assert one.runtime.unloads == []
+    assert "small" in one.bytes.models
+
+
+async def test_the_least_recently_used_goes_and_comes_back(mesh: Mesh) -> None:
+    one = await mesh.add()
+    for name in ("a", "b", "c"):
+        await register(one, name, "SIZE_4000_0_5")
+    for name in ("a", "b", "c"):
+        mesh.clock.ahead_ms += 10
+        await one.bytes.request(name)
+    assert set(one.bytes.models) == {"b", "c"}
+    assert one.runtime.unloads == ["a"]
+    await until(lambda: one.node.registry.peek("a").instances == {})  # type: ignore[union-attr]
+    assert (await status(one, "a")).status == ModelStatusInfo.NOT_LOADED
+    await one.bytes.request("a")
+    assert set(one.bytes.models) == {"a", "c"}
+
+
+async def test_an_evicted_copy_is_unloaded_only_when_its_requests_are_over(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "a", "SIZE_8000_0_0")
+    await register(one, "b", "SIZE_8000_0_0")
+    await one.bytes.request("a")
+    one.bytes.flying["a"] = 1
+    request = asyncio.create_task(one.bytes.request("b"))
+    await until(lambda: "a" not in one.bytes.models)
+    await asyncio.sleep(0.05)
+    assert one.runtime.unloads == []
+    one.bytes.flying["a"] = 0
+    await request
+    assert one.runtime.unloads == ["a"]
+
+
+async def test_uses_that_only_the_byte_path_saw_decide_who_goes(mesh: Mesh) -> None:
+    one = await mesh.add()
+    for name in ("a", "b", "c"):
+        await register(one, name, "SIZE_4000_0_0")
+    for name in ("a", "b"):
+        mesh.clock.ahead_ms += 10
+        await one.bytes.request(name)
+    one.bytes.used["a"] = (5, mesh.clock() + 5_000)
+    await until(lambda: one.bytes.used == {})
+    await one.bytes.request("c")
+    assert set(one.bytes.models) == {"a", "c"}
+
+
+async def test_a_deadline_ends_the_wait_but_not_the_load(mesh: Mesh) -> None:
+    one = await mesh.add()
+    one.runtime.gates["m"] = asyncio.Event()
+    await register(one, "m")
+    failed = await failure(one, "m", deadline_ms=0)
+    assert code(failed) is StatusCode.DEADLINE_EXCEEDED
+    request = asyncio.create_task(one.bytes.request("m"))
+    await until(lambda: one.runtime.loads == ["m"])
+    one.runtime.gates["m"].set()
+    await request
+
+
+async def test_deleting_a_model_unloads_it_everywhere(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    await one.api.unregisterModel(UnregisterModelRequest(modelId="m"))
+    await until(lambda: one.runtime.loaded == {} and "m" not in one.bytes.models)
+    assert (await status(one, "m")).status == ModelStatusInfo.NOT_FOUND
+
+
+async def test_deleting_a_model_cancels_its_load(mesh: Mesh) -> None:
+    one = await mesh.add()
+    one.runtime.gates["m"] = asyncio.Event()
+    await register(one, "m")
+    request = asyncio.create_task(failure(one, "m"))
+    await until(lambda: one.runtime.loads == ["m"])
+    await one.api.unregisterModel(UnregisterModelRequest(modelId="m"))
+    await request
+    await until(lambda: one.runtime.cancelled == ["m"] and one.runtime.unloads == ["m"])
+    await until(lambda: one.node.loader.cache.in_use.memory == 0)
+
+
+async def test_a_copy_that_the_server_has_lost_is_loaded_again_within_the_request(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    route = await one.bytes.request("m")
+    one.bytes.models.pop("m")
+    assert await one.bytes.request("m", excluded=["one"], failure="not_found") == route
+    assert one.runtime.loads == ["m", "m"]
+
+
+async def test_a_server_that_died_is_waited_for_and_everything_comes_back_on_demand(mesh: Mesh) -> None:
+    one = await mesh.add()
+    for name in ("a", "b"):
+        await register(one, name)
+        await one.bytes.request(name)
+    await one.runtime.crash()
+    one.bytes.models.pop("a")
+    request = asyncio.create_task(one.bytes.request("a", excluded=["one"], failure="unavailable"))
+    await until(lambda: not one.node.ready and one.bytes.models == {})
+    assert not one.bytes.ready
+    await until(lambda: one.node.registry.peek("b").instances == {})  # type: ignore[union-attr]
+    await one.runtime.start()
+    await request
+    assert one.runtime.loads == ["a", "b", "a"]
+    await one.bytes.request("b")
+
+
+async def test_a_server_is_asked_for_its_status_only_while_nothing_is_loaded(mesh: Mesh) -> None:
+    """Asking a healthy one would have it unload everything."""
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    asked = one.runtime.statuses
+    one.bytes.models.pop("m")
+    await one.bytes.request("m", excluded=["one"], failure="unavailable")
+    assert one.runtime.statuses == asked
+
+
+async def test_a_request_that_comes_before_the_server_is_ready_waits_for_it(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(status=0))  # type: ignore[arg-type]
+    await register(one, "m")
+    request = asyncio.create_task(one.bytes.request("m"))
+    await until(lambda: one.runtime.statuses > 1)
+    assert not one.bytes.ready
+    one.runtime.status = 1  # type: ignore[assignment]
+    assert await request == Route("one", None)
+    assert one.bytes.ready
+
+
+@pytest.mark.parametrize(
+    ("type_", "expected", "text"),
+    [
+        ("rt:gone", StatusCode.FAILED_PRECONDITION, "of type rt:gone: [_no_runtime]"),
+        ("mt:onnx", StatusCode.UNAVAILABLE, "of type mt:onnx: [mt:onnx, pv:v2]"),
+    ],
+)
+async def test_no_home_is_told_in_the_words_that_the_controller_knows(
+    mesh: Mesh, type_: str, expected: StatusCode, text: str
+) -> None:
+    mesh.constraints = TypeConstraints(
+        {
+            "mt:onnx": Requirement(required=("mt:onnx", "pv:v2")),
+            "_default": Requirement(required=("_no_runtime",)),
+        }
+    )
+    one = await mesh.add(MM_LABELS="mt:sklearn,pv:v2")
+    await register(one, "m", type_=type_)
+    failed = await failure(one, "m")
+    assert code(failed) is expected
+    whole = f"There are no running instances that meet the label requirements {text}"
+    assert failed.message == whole
+    info = await status(one, "m")
+    assert (info.status, list(info.errors)) == (ModelStatusInfo.LOADING_FAILED, [whole])
+
+
+async def test_sizes_are_corrected_by_what_the_server_measures(mesh: Mesh) -> None:
+    one = await mesh.add()
+
+    async def wrong(request: object, context: object) -> object:
+        raise NotImplementedError
+
+    await register(one, "m", "SIZE_7000_0_0")
+    await one.bytes.request("m")
+    assert one.node.loader.cache.in_use.memory == 7000
+    record = one.node.registry.peek("m")
+    assert record is not None
+    assert record.size is not None
+    assert record.size.memory == 7000
+
+
+async def test_loads_keep_to_the_servers_concurrency(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(load_slots=3, capacity=100_000))
+    names = [f"m{number}" for number in range(20)]
+    for name in names:
+        await register(one, name, "SIZE_1000_5_0")
+    await asyncio.gather(*(one.bytes.request(name) for name in names))
+    assert one.runtime.most_loading == 3
+
+
+async def test_a_requests_load_overtakes_background_ones(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
+    one.runtime.gates["first"] = asyncio.Event()
+    for name in ("first", "second", "third", "urgent"):
+        await register(one, name)
+    for name in ("first", "second", "third"):
+        await one.api.ensureLoaded(EnsureLoadedRequest(modelId=name))
+    await until(lambda: one.runtime.loads == ["first"] and one.node.loader.pending == 3)
+    request = asyncio.create_task(one.bytes.request("urgent"))
+    promoted = asyncio.create_task(one.bytes.request("third"))
+    await until(lambda: one.node.loader.pending == 4)
+    one.runtime.gates["first"].set()
+    await asyncio.gather(request, promoted)
+    await until(lambda: len(one.runtime.loads) == 4)
+    assert set(one.runtime.loads[1:3]) == {"urgent", "third"}
+    assert one.runtime.loads[3] == "second"
+
+
+async def test_thrash_never_overcommits_and_serves_everybody(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(load_slots=4, capacity=10_000))
+    names = [f"m{number}" for number in range(30)]
+    for number, name in enumerate(names):
+        await register(one, name, f"SIZE_{1000 + number * 70}_1_1")
+    for _ in range(3):
+        await asyncio.gather(*(one.bytes.request(name) for name in names))
+    await until(lambda: one.node.loader.cache.freeing == 0)
+    assert one.runtime.used == one.node.loader.cache.in_use.memory <= 10_000
+
+
+async def test_a_stopped_instance_leaves_nothing_in_the_registry(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    await one.stop()
+    prefix = one.node.registry.keys
+    assert mesh.store.range(prefix.instances).items == []
+    assert b"instanceIds" not in mesh.store.range(prefix.models).items[0].value
+
+
+async def test_copies_that_a_former_process_of_the_name_left_behind_are_forgotten(mesh: Mesh) -> None:
+    one = await mesh.add("one")
+    await register(one, "m")
+    await mesh.add("two")
+    two = mesh.instances["two"]
+    await two.node.registry.update(
+        "m",
+        lambda record: __import__("msgspec").structs.replace(
+            record, instances={"three": 1}, loaded={"three": 1}
+        ),
+    )
+    three = await mesh.add("three")
+    record = three.node.registry.peek("m")
+    assert record is not None
+    assert record.instances == {}
+
+
+async def test_loaded_models_go_on_serving_without_the_store_and_after_it_was_wiped(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    mesh.store.set_available(False)
+    assert await one.bytes.request("m") == Route("one", None)
+    failed = await failure(one, "unknown")
+    assert code(failed) is StatusCode.UNAVAILABLE
+    mesh.store.wipe()
+    mesh.store.set_available(True)
+    await until(lambda: len(mesh.store.range(one.node.registry.keys.models).items) == 1)
+    assert await one.bytes.request("m") == Route("one", None)
+    assert one.runtime.unloads == []
