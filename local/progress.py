@@ -1,6 +1,6 @@
 """Progress of long work: what is happening, and how long it took.
 
-Three ways out, one interface: a spinner on a terminal, plain lines elsewhere, and JSON lines from the
+Three ways out, one interface: a clock on a terminal, plain lines elsewhere, and JSON lines from the
 supervisor to the process that started it, which shows them again in one of the two other ways.
 """
 
@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Protocol
 
 from rich.console import Console
+from rich.progress import Progress as Display
+from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.status import Status
 
 
 class Progress(Protocol):
@@ -46,41 +47,41 @@ def step(progress: Progress, title: str) -> Iterator[None]:
 
 
 class ConsoleProgress:
-    """Shows steps to a person: a spinner with the open steps on a terminal, else one line at each end."""
+    """Shows steps to a person: open ones with a clock on a terminal, else one line at each end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self._open: dict[str, float] = {}
-        self._spinner: Status | None = None
+        self._open: dict[str, TaskID] = {}
+        self._display: Display | None = None
 
     def begin(self, title: str) -> None:
-        """Add the step to the spinner; off a terminal, print it."""
-        self._open[title] = time.monotonic()
-        if self.console.is_terminal:
-            self._spin()
-        else:
+        """Show the step with a clock; off a terminal, print it."""
+        if not self.console.is_terminal:
             self.console.print(f"  ... {title}", markup=False)
+            return
+        if self._display is None:
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            self._display = Display(*columns, console=self.console, transient=True)
+            self._display.start()
+        self._open[title] = self._display.add_task(title, total=None)
 
     def end(self, title: str, seconds: float, failure: str = "") -> None:
         """Print the step with its time."""
-        self._open.pop(title, None)
-        self._spin()
-        mark = "[red]failed[/red]" if failure else "[green]ok[/green]"
-        self.console.print(f"  {mark} ", end="")
-        self.console.print(f"{title} ({seconds:.1f} s)" + (f": {failure}" if failure else ""), markup=False)
+        task = self._open.pop(title, None)
+        if self._display is not None and task is not None:
+            self._display.remove_task(task)
+        mark = ("failed", "red") if failure else ("ok", "green")
+        why = f": {failure}" if failure else ""
+        self.console.print(Text.assemble("  ", mark, f" {title} ({seconds:.1f} s){why}"), soft_wrap=True)
+        if not self._open:
+            self.close()
 
     def close(self) -> None:
-        """Stop the spinner."""
+        """Take the clocks away."""
         self._open.clear()
-        self._spin()
-
-    def _spin(self) -> None:
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
-        if self._open and self.console.is_terminal:
-            self._spinner = self.console.status(", ".join(self._open) + " ...")
-            self._spinner.start()
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
 
 
 class JsonProgress:

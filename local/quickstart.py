@@ -224,11 +224,6 @@ class Walk:
         self.console.rule("The same model by URI", align="left")
         self.apply(_URI_MANIFEST)
         self._turns_ready()
-        self._until(
-            lambda: URI_MODEL in self._grpc(show=False),
-            f"an answer of {URI_MODEL}",
-            lambda: self._grpc(show=False),
-        )
         self._ask(URI_MODEL)
 
     def compare(self, options: Options) -> None:
@@ -316,11 +311,17 @@ class Walk:
     def _turns_ready(self) -> None:
         command = (
             f"kubectl get isvc {NAME} -o jsonpath='"
-            '{.status.conditions[?(@.type=="Ready")].status} {.status.modelStatus.transitionStatus}\''
+            "{.metadata.generation} {.status.observedGeneration} {.status.modelStatus.transitionStatus} "
+            '{.status.conditions[?(@.type=="Ready")].status}\''
         )
+
+        def ready() -> bool:
+            written, seen, *state = self.shell(command, show=False).split()
+            return written == seen and state == ["UpToDate", "True"]
+
         with step(ConsoleProgress(self.console), f"Waiting for {NAME} to become ready"):
             self._until(
-                lambda: self.shell(command, show=False) == "True UpToDate",
+                ready,
                 f"{NAME} to be ready",
                 lambda: self.shell(f"kubectl describe isvc {NAME}", show=False),
             )
