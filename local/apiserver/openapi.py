@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from controller.runtime.apiserver import Core, ServedKind
     from controller.runtime.client import JSON
 
+PROTOBUF_2_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+PROTOBUF_2: Final = b"\x0a\x032.0\x12\x0b\x0a\x05local\x12\x02v1\x42\x00\x4a\x00"
+"""A Swagger 2.0 document without paths and definitions, as protobuf (gnostic's `openapi.v2.Document`).
+
+`kubectl` asks for it when version 3 knows nothing about a kind. From an empty one it learns that there is no
+schema to check with, goes on, and says that there is no such kind.
+"""
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _INFO: Final = {"title": "Modelmesh local API server", "version": "v1"}
 _TEXT: Final = {"type": "string"}

@@ -9,7 +9,7 @@ from aiohttp import web
 from controller.runtime.errors import NotFound
 from local.apiserver import answers, discovery, media
 from local.apiserver.errors import AddressInUse
-from local.apiserver.openapi import Documents
+from local.apiserver.openapi import PROTOBUF_2, PROTOBUF_2_TYPE, Documents
 from local.apiserver.resources import Resources
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ VERSION: Final = {
 
 _MAX_BODY_BYTES: Final = 3 * 1024 * 1024
 """kube-apiserver's limit of a request body."""
-_PROTO_V2: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 class LocalApiServer:
@@ -134,7 +133,10 @@ class LocalApiServer:
         group = request.match_info.get("group", "")
         return _found(discovery.resource_list(self._core, group, request.match_info["version"]))
 
-    async def _openapi_2(self, _request: web.Request) -> web.Response:
+    async def _openapi_2(self, request: web.Request) -> web.Response:
+        if PROTOBUF_2_TYPE in request.headers.get("Accept", ""):
+            # kube-apiserver answers with a dot: clients that parse media types refuse the "@" they ask with.
+            return web.Response(body=PROTOBUF_2, content_type=PROTOBUF_2_TYPE.replace("@", "."))
         return answers.json(self._documents.version_2())
 
     async def _openapi_index(self, _request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ It is the fake behind tests (through `MemoryClient`) and, behind the HTTP facade
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from api.core import CRD, EVENT, NAMESPACE
 from controller.runtime.apiserver import (
@@ -19,6 +19,7 @@ from controller.runtime.apiserver import (
     queries,
     requests,
     scaling,
+    subresources,
     watching,
 )
 from controller.runtime.apiserver.builtins import BUILTINS
@@ -31,14 +32,12 @@ from controller.runtime.apiserver.queries import ListQuery, Page, WatchQuery
 from controller.runtime.apiserver.schema import required
 from controller.runtime.apiserver.store import Key, Snapshot, Store
 from controller.runtime.apiserver.values import copy_json
-from controller.runtime.client import PatchKind
 from controller.runtime.errors import (
     AlreadyExists,
     BadRequest,
     Forbidden,
     Gone,
     NotFound,
-    UnsupportedMediaType,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
     from api.resource import Resource
     from controller.runtime.apiserver.watching import Batch
-    from controller.runtime.client import JSON, JSONPatch
+    from controller.runtime.client import JSON, JSONPatch, PatchKind
 
 _EVENT_LIFETIME: Final = timedelta(hours=1)
 """How long Event objects are kept; kube-apiserver's `--event-ttl`."""
@@ -113,8 +112,8 @@ class Core:
         found = self._store.get(kind.storage_key, (namespace, name))
         if found is None:
             raise NotFound.of(kind.resource, name)
-        _check_subresource(kind, subresource)
-        return _view(kind, found, subresource)
+        subresources.check(kind, subresource)
+        return subresources.view(kind, found, subresource)
 
     def list(self, kind: ServedKind, namespace: str = "", query: ListQuery | None = None) -> Page:
         """Return one page; Gone when its token has expired."""
@@ -195,7 +194,7 @@ class Core:
         """Change part of an object."""
         old = self._present(kind, name, namespace)
         scale = subresource == "scale"
-        new = _patched(kind, scaling.read(kind, old) if scale else old, patch, patch_kind)
+        new = patches.apply(scaling.read(kind, old) if scale else old, patch, patch_kind, custom=kind.custom)
         new = scaling.write(kind, old, new) if scale else requests.accept(kind, new, namespace)
         return self._update(kind, old, new, subresource, options or WriteOptions())
 
@@ -215,7 +214,7 @@ class Core:
         if meta.pop("managedFields", None):
             raise BadRequest("metadata.managedFields must be nil")
         if kind.has_status:
-            wanted = _applicable(wanted, subresource)
+            wanted = subresources.applicable(wanted, subresource)
         found = self._store.get(kind.storage_key, (meta.get("namespace", ""), meta.get("name", "")))
         if found is None and subresource:
             raise NotFound.of(kind.resource, meta.get("name", ""))
@@ -299,14 +298,14 @@ class Core:
         applied: bool = False,
     ) -> Snapshot:
         """Check a changed object against the present one and store it."""
-        _check_subresource(kind, subresource)
+        subresources.check(kind, subresource)
         requests.check_identity(kind, old, new)
         decoding.decode(kind, new, options)
         managed = new["metadata"].get("managedFields")
-        new = _only_own_part(kind, old, new, subresource)
+        new = subresources.own_part(kind, old, new, subresource)
         metadata.keep_server_fields(new, old)
         decoding.complete(kind, new)
-        if kind.generations and _desired(kind, new) != _desired(kind, old):
+        if kind.generations and subresources.desired(kind, new) != subresources.desired(kind, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         decoding.check(kind, new, old)
         self._admit(AdmissionRequest(kind, "UPDATE", new, old, subresource))
@@ -316,10 +315,10 @@ class Core:
             owner = Owner(options.field_manager, "Update", subresource)
             ownership.track_update(kind, old, new, owner, self.clock())
         if new == old or options.dry_run:
-            return _view(kind, Snapshot(new), subresource)
+            return subresources.view(kind, Snapshot(new), subresource)
         if self._finished(kind, new):
             return self._remove(kind, new)
-        return _view(kind, self._put(kind, new), subresource)
+        return subresources.view(kind, self._put(kind, new), subresource)
 
     def _check_namespace(self, kind: ServedKind, new: JSON) -> None:
         if not kind.resource.namespaced:
@@ -391,62 +390,3 @@ class Core:
 
 def _key(obj: JSON) -> Key:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
-
-
-def _check_subresource(kind: ServedKind, subresource: str) -> None:
-    offered = {"": True, "status": kind.has_status, "scale": kind.scale is not None}
-    if not offered.get(subresource):
-        raise NotFound("the server could not find the requested resource", details={"kind": subresource})
-
-
-def _view(kind: ServedKind, snapshot: Snapshot, subresource: str) -> Snapshot:
-    """Return what a request on a subresource answers with."""
-    if subresource == "scale":
-        return Snapshot(scaling.read(kind, snapshot.object))
-    return watching.in_version(kind, snapshot)
-
-
-def _patched(kind: ServedKind, target: JSON, patch: JSON | JSONPatch, patch_kind: PatchKind) -> Any:
-    if isinstance(patch, list) != (patch_kind is PatchKind.JSON):
-        raise BadRequest(
-            f"a JSON patch is a list of operations, the others are objects: not so in {patch_kind}"
-        )
-    if isinstance(patch, list):
-        return patches.json_patch(target, patch)
-    if patch_kind is PatchKind.MERGE:
-        return patches.merge(target, patch)
-    if kind.custom:
-        raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: "
-            f"{PatchKind.JSON}, {PatchKind.MERGE}, application/apply-patch+yaml",
-        )
-    return patches.strategic(target, patch)
-
-
-def _only_own_part(kind: ServedKind, old: JSON, new: JSON, subresource: str) -> JSON:
-    """Return `new` with what this endpoint may not change put back: `status`, or all but it."""
-    if not kind.has_status:
-        return new
-    source, other = (new, old) if subresource == "status" else (old, new)
-    result: JSON = {key: copy_json(value) for key, value in other.items() if key != "status"}
-    if source.get("status") is not None:
-        result["status"] = copy_json(source["status"])
-    return result
-
-
-def _applicable(wanted: JSON, subresource: str) -> JSON:
-    """Return what may be applied here: all but the status, or besides identity nothing but the status."""
-    if subresource != "status":
-        return {key: value for key, value in wanted.items() if key != "status"}
-    identity = {"name", "namespace", "resourceVersion", "uid"}
-    meta = {key: value for key, value in wanted["metadata"].items() if key in identity}
-    return {key: wanted[key] for key in ("apiVersion", "kind", "status") if key in wanted} | {
-        "metadata": meta
-    }
-
-
-def _desired(kind: ServedKind, obj: JSON) -> Any:
-    """Return the part of an object whose change counts as a new generation."""
-    if not kind.custom:
-        return obj.get("spec")
-    return {key: value for key, value in obj.items() if key not in {"metadata", "status", "apiVersion"}}

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.runtime.apiserver.values import copy_json
-from controller.runtime.errors import BadRequest, Invalid
+from controller.runtime.client import PatchKind
+from controller.runtime.errors import BadRequest, Invalid, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from controller.runtime.client import JSON, JSONPatch
@@ -47,6 +48,28 @@ def merge_key(field: str, entries: list[Any]) -> str | None:
     if field == "ports":
         return "containerPort" if any("containerPort" in entry for entry in entries) else "port"
     return MERGE_KEYS.get(field)
+
+
+def apply(target: JSON, patch: JSON | JSONPatch, kind: PatchKind, *, custom: bool) -> Any:
+    """Apply a patch of any format to an object, of a custom resource or of a built-in kind.
+
+    Raises:
+        BadRequest: the patch is not of its format's shape.
+        Invalid: it does not fit the object.
+        UnsupportedMediaType: strategic merge for a custom resource.
+    """
+    if isinstance(patch, list) != (kind is PatchKind.JSON):
+        raise BadRequest(f"a JSON patch is a list of operations, all others are objects: not so in {kind}")
+    if isinstance(patch, list):
+        return json_patch(target, patch)
+    if kind is PatchKind.MERGE:
+        return merge(target, patch)
+    if custom:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"{PatchKind.JSON}, {PatchKind.MERGE}, application/apply-patch+yaml",
+        )
+    return strategic(target, patch)
 
 
 def merge(target: Any, patch: Any) -> Any:

@@ -38,8 +38,8 @@ def _messages(schema: dict[str, Any], spec: Any) -> list[str]:
             f"spec.replicas: Invalid value: {2**31}: spec.replicas in body must be of type int32: {2**31}",
         ),
         (
-            {"size": 1, "port": True},
-            'spec.port: Invalid value: "boolean": spec.port in body must be of type integer,string: "boolean"',
+            {"size": 1, "port": []},
+            'spec.port: Invalid value: "array": spec.port in body must be of type integer,string: "array"',
         ),
         (
             {"size": 1, "parts": [{"name": "A"}]},
