@@ -23,7 +23,7 @@ from mesh.peer import Peers
 from mesh.placement import Candidate, Placement, Reason, place
 from mesh.registry import Registry
 from mesh.routes import Routes
-from mesh.runtime import ModelInfo
+from mesh.runtime import ModelInfo, Runtime
 from store.records import NOTHING, InstanceRecord, ModelRecord, Resources
 
 MAX_ATTEMPTS = 8
@@ -38,6 +38,7 @@ class Ensurer:
     def __init__(
         self,
         registry: Registry,
+        runtime: Runtime,
         loader: Loader,
         guard: RuntimeGuard,
         routes: Routes,
@@ -49,6 +50,7 @@ class Ensurer:
         now: Callable[[], int],
     ) -> None:
         self._registry = registry
+        self._runtime = runtime
         self._loader = loader
         self._guard = guard
         self._routes = routes
@@ -84,7 +86,8 @@ class Ensurer:
             record = await self._registry.find(model_id)
             if self._can_serve(model_id, tried):
                 return
-            target = self._under_way(model_id, tried) or self._choose(record, tried, last)
+            target = self._under_way(model_id, tried)
+            target = target or self._choose(record, await self._expected_size(model_id, record), tried, last)
             log.debug("ensuring a copy", model=model_id, instance=target)
             if target is None:
                 await self._guard.wait_ready()
@@ -118,15 +121,14 @@ class Ensurer:
             self._loader.promote(model_id, last_used)
         return await asyncio.shield(task)
 
-    def placement(self, record: ModelRecord, tried: Collection[str] = ()) -> Placement:
+    def placement(self, record: ModelRecord, size: Resources, tried: Collection[str] = ()) -> Placement:
         """Where a new copy of the model would go now."""
-        default = self._guard.terms.default_size if self._guard.terms else NOTHING
         resting = {
             instance_id for instance_id in record.failed if copies.retry_at(record, instance_id) > self._now()
         }
         return place(
             self._constraints().of(record.type),
-            record.size or default,
+            size,
             self._candidates(),
             excluded={*tried, *resting},
             own_id=self._own_id,
@@ -161,13 +163,15 @@ class Ensurer:
         loading = (route.instance_id for route in self._routes.peers(model_id) if not route.loaded)
         return next((instance_id for instance_id in loading if instance_id not in tried), None)
 
-    def _choose(self, record: ModelRecord, tried: Collection[str], last: MeshError | None) -> str | None:
+    def _choose(
+        self, record: ModelRecord, size: Resources, tried: Collection[str], last: MeshError | None
+    ) -> str | None:
         failed = [id_ for id_ in record.failed if self._registry.live(id_)]
         resting = [id_ for id_ in failed if copies.retry_at(record, id_) > self._now()]
         failure = copies.last_failure(record) if failed else None
         if failure and len(resting) >= copies.MAX_FAILURES:
             raise failure
-        decision = self.placement(record, tried)
+        decision = self.placement(record, size, tried)
         if decision.instance_id:
             log.debug("placing a copy", instance=decision.instance_id, reason=decision.reason.name)
             return decision.instance_id
@@ -182,6 +186,17 @@ class Ensurer:
             too_large.retry_after_ms = None
             raise too_large
         raise last or failure or NoCapacityError("Nowhere available to load")
+
+    async def _expected_size(self, model_id: str, record: ModelRecord) -> Resources:
+        if record.size is not None:
+            return record.size
+        if self._guard.terms is None:
+            return NOTHING
+        if len(self._registry.instances) > 1:
+            info = ModelInfo(model_id, record.type, record.path, record.key)
+            if predicted := await self._runtime.predict(info):
+                return predicted
+        return self._guard.terms.default_size if self._guard.terms else NOTHING
 
     def _candidates(self) -> list[Candidate]:
         rows = {id_: row.value for id_, row in self._registry.instances.items()}

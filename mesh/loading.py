@@ -8,7 +8,7 @@ the server was asked ends in an unload.
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -32,8 +32,9 @@ class _Job:
     last_used: int
     priority: int
     done: asyncio.Future[Resources]
+    go: asyncio.Future[None]
+    """Set when the memory is free, or to the reason why it never will be."""
     size: Resources = NOTHING
-    go: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
@@ -93,8 +94,9 @@ class Loader:
         if job is None:
             if self._terms is None:
                 raise RuntimeDownError("the model server is not ready")
-            future = asyncio.get_running_loop().create_future()
-            job = _Job(info, size, last_used, URGENT if urgent else last_used, future)
+            loop = asyncio.get_running_loop()
+            priority = URGENT if urgent else last_used
+            job = _Job(info, size, last_used, priority, loop.create_future(), loop.create_future())
             self._jobs[info.model_id] = job
             job.task = asyncio.create_task(self._run(job), name=f"load {info.model_id}")
         elif urgent:
@@ -155,7 +157,7 @@ class Loader:
                 await asyncio.wait({unload})
             job.size = await self._predict(job)
             self._enqueue(job)
-            await job.go.wait()
+            await job.go
             terms = self._terms
             if terms is None:
                 raise RuntimeDownError("the model server went away")
@@ -207,25 +209,27 @@ class Loader:
             heapq.heappop(self._queue)
             self._queued.discard(job.info.model_id)
             if not isinstance(plan, Plan):
-                self._fail(job, self._no_capacity(job, plan))
+                job.go.set_exception(self._no_capacity(job, plan))
                 continue
             for victim in plan.victims:
                 self._begin_unload(victim)
             self.cache.admit(Plan(plan.model_id, plan.size, job.last_used))
             self._waiting[job.info.model_id] = None
         for model_id in list(self._waiting):
+            if self._jobs[model_id].go.done():  # given up; its task is about to leave
+                continue
             if not self.cache.can_start(model_id):
                 break
             del self._waiting[model_id]
             self.cache.start(model_id)
             self._loading.add(model_id)
-            self._jobs[model_id].go.set()
+            self._jobs[model_id].go.set_result(None)
 
     def _first(self) -> _Job | None:
         while self._queue:
             priority, _, model_id = self._queue[0]
             job = self._jobs.get(model_id)
-            if job and model_id in self._queued and job.priority == -priority:
+            if job and model_id in self._queued and job.priority == -priority and not job.go.done():
                 return job
             heapq.heappop(self._queue)
         return None

@@ -88,6 +88,7 @@ class MeshNode:
         self.peers = Peers()
         self.ensurer = Ensurer(
             self.registry,
+            runtime,
             self.loader,
             self.guard,
             self.routes,

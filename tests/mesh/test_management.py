@@ -1,0 +1,123 @@
+"""The management API answers with the codes and texts that clients know."""
+
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from api.proto.kfs_inference_v2_pb2 import ModelReadyRequest
+from api.proto.kfs_inference_v2_pb2_grpc import GRPCInferenceServiceStub
+from api.proto.model_mesh_pb2 import (
+    EnsureLoadedRequest,
+    GetStatusRequest,
+    ModelInfo,
+    ModelStatusInfo,
+    RegisterModelRequest,
+    UnregisterModelRequest,
+)
+from tests.mesh.conftest import Instance, Mesh
+from tests.store.waiting import until
+
+
+def registration(
+    name: str = "m", path: str = "SIZE_1000_0_0", type_: str = "t", **fields: Any
+) -> RegisterModelRequest:
+    return RegisterModelRequest(modelId=name, modelInfo=ModelInfo(type=type_, path=path), **fields)
+
+
+async def refused(call: Any) -> tuple[StatusCode, str]:
+    with pytest.raises(AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_registering_again_is_success_only_for_the_same_model(mesh: Mesh) -> None:
+    api = (await mesh.add()).api
+    assert (await api.registerModel(registration())).status == ModelStatusInfo.NOT_LOADED
+    assert (await api.registerModel(registration())).status == ModelStatusInfo.NOT_LOADED
+    assert (await refused(api.registerModel(registration(path="other"))))[0] is StatusCode.ALREADY_EXISTS
+
+
+async def test_incomplete_requests_say_what_is_missing(mesh: Mesh) -> None:
+    api = (await mesh.add()).api
+    missing_id = (StatusCode.INVALID_ARGUMENT, "must provide non-empty modelId")
+    assert await refused(api.registerModel(registration(name=""))) == missing_id
+    assert await refused(api.getModelStatus(GetStatusRequest())) == missing_id
+    assert await refused(api.ensureLoaded(EnsureLoadedRequest())) == missing_id
+    assert await refused(api.unregisterModel(UnregisterModelRequest())) == missing_id
+    assert (await refused(api.registerModel(registration(type_=""))))[0] is StatusCode.INVALID_ARGUMENT
+
+
+async def test_unknown_models(mesh: Mesh) -> None:
+    api = (await mesh.add()).api
+    assert (await api.getModelStatus(GetStatusRequest(modelId="x"))) == ModelStatusInfo()
+    assert await refused(api.ensureLoaded(EnsureLoadedRequest(modelId="x"))) == (
+        StatusCode.NOT_FOUND,
+        "model not found",
+    )
+    await api.unregisterModel(UnregisterModelRequest(modelId="x"))
+
+
+async def test_load_now(mesh: Mesh) -> None:
+    api = (await mesh.add()).api
+    info = await api.registerModel(registration(path="SIZE_1000_50_0", loadNow=True))
+    assert info.status == ModelStatusInfo.LOADING
+    info = await api.ensureLoaded(EnsureLoadedRequest(modelId="m", sync=True))
+    assert info.status == ModelStatusInfo.LOADED
+    info = await api.registerModel(registration("bad", "FAIL_no", loadNow=True, sync=True))
+    assert (info.status, list(info.errors)) == (ModelStatusInfo.LOADING_FAILED, ["FAILED_PRECONDITION: no"])
+
+
+async def test_a_new_model_does_not_displace_what_was_used_in_the_last_hour(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await one.api.registerModel(registration("used", "SIZE_9000_0_0"))
+    await one.bytes.request("used")
+    info = await one.api.registerModel(registration("new", "SIZE_9000_0_0", loadNow=True, sync=True))
+    assert info.status == ModelStatusInfo.NOT_LOADED
+    assert one.runtime.unloads == []
+    mesh.clock.ahead_ms += 2 * 3_600_000
+    info = await one.api.ensureLoaded(EnsureLoadedRequest(modelId="new", sync=True))
+    assert info.status == ModelStatusInfo.LOADED
+
+
+async def test_health_is_that_of_the_instance(mesh: Mesh) -> None:
+    one = await mesh.add()
+
+    async def health() -> bytes:
+        check = one.channel.unary_unary("/grpc.health.v1.Health/Check")
+        answer: bytes = await check(b"")
+        return answer
+
+    assert await health() == b"\x08\x01"
+    await one.node.leave()
+    assert await health() == b"\x08\x02"
+
+
+async def is_ready(instance: Instance, name: str) -> bool:
+    stub: Any = GRPCInferenceServiceStub(instance.channel)
+    return bool((await stub.ModelReady(ModelReadyRequest(name=name))).ready)
+
+
+async def test_model_ready(mesh: Mesh) -> None:
+    one = await mesh.add()
+    assert (await refused(is_ready(one, "x")))[0] is StatusCode.NOT_FOUND
+    await one.api.registerModel(registration("m", "SIZE_9000_0_0"))
+    assert not await is_ready(one, "m"), "it was never loaded, so nobody knows whether it can be"
+    await until(lambda: is_ready(one, "m"))
+    await one.api.registerModel(registration("n", "SIZE_9000_0_0"))
+    await one.bytes.request("n")
+    await until(lambda: one.runtime.unloads == ["m"])
+    assert await is_ready(one, "m"), "it went to make room; a request has it loaded again"
+    await one.api.registerModel(registration("bad", "FAIL_no", loadNow=True, sync=True))
+    assert not await is_ready(one, "bad")
+
+
+async def test_what_can_be_tried_again_says_when(mesh: Mesh) -> None:
+    one = await mesh.add()
+    mesh.store.set_available(False)
+    with pytest.raises(AioRpcError) as caught:
+        await one.api.registerModel(registration())
+    assert caught.value.code() is StatusCode.UNAVAILABLE
+    assert ("grpc-retry-pushback-ms", "1000") in tuple(caught.value.trailing_metadata() or ())
+    mesh.store.set_available(True)

@@ -1,0 +1,126 @@
+"""Two instances are one cache."""
+
+import asyncio
+
+import pytest
+from grpc import StatusCode
+
+from mesh.bytes import Route
+from mesh.constraints import Requirement, TypeConstraints
+from tests.mesh.conftest import Mesh
+from tests.mesh.fake_bytes import Failed
+from tests.mesh.fake_runtime import FakeRuntime
+from tests.mesh.test_node import code, register, status
+from tests.store.waiting import until
+
+ONLY = TypeConstraints({name: Requirement(required=(name,)) for name in ("one", "two", "both")})
+
+
+async def test_a_copy_on_the_other_instance_is_routed_to(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await until(lambda: "m" in two.bytes.models)
+    assert await two.bytes.request("m") == Route("one", one.address)
+    assert two.runtime.loads == []
+
+
+async def test_a_miss_is_placed_where_the_type_may_go(mesh: Mesh) -> None:
+    mesh.constraints = ONLY
+    one, two = await mesh.add("one", MM_LABELS="one,both"), await mesh.add("two", MM_LABELS="two,both")
+    await register(one, "m", type_="two")
+    assert await one.bytes.request("m") == Route("two", two.address)
+    assert (one.runtime.loads, two.runtime.loads) == ([], ["m"])
+
+
+async def test_a_full_instance_places_on_one_with_room(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    for name in ("a", "b"):
+        await register(one, name, "SIZE_6000_0_0")
+    await one.bytes.request("a")
+    assert await one.bytes.request("b") == Route("two", two.address)
+    assert one.runtime.unloads == []
+
+
+async def test_requests_at_both_instances_share_one_load(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    one.runtime.gates["m"] = asyncio.Event()
+    await register(one, "m")
+    here = asyncio.create_task(one.bytes.request("m"))
+    await until(lambda: one.runtime.loads == ["m"])
+    await until(lambda: bool(two.node.routes.peers("m")))
+    there = asyncio.create_task(two.bytes.request("m"))
+    one.runtime.gates["m"].set()
+    assert await here == Route("one", None)
+    assert await there == Route("one", one.address)
+    assert two.runtime.loads == []
+
+
+async def test_a_load_that_fails_on_one_is_tried_on_the_other(mesh: Mesh) -> None:
+    one = await mesh.add("one", FakeRuntime(capacity=900, default_size=100))
+    two = await mesh.add("two")
+    await register(one, "m", "SIZE_1000_0_0")
+    assert await one.bytes.request("m") == Route("two", two.address)
+
+
+async def test_when_all_fail_the_status_names_both(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m", "FAIL_broken")
+    with pytest.raises(Failed) as caught:
+        await one.bytes.request("m")
+    assert code(caught.value) is StatusCode.FAILED_PRECONDITION
+    assert caught.value.message == "FAILED_PRECONDITION: broken"
+    assert (one.runtime.loads, two.runtime.loads) == (["m"], ["m"])
+    info = await status(one, "m")
+    assert {copy.location for copy in info.modelCopyInfos} == {"one", "two"}
+    assert list(info.errors) == ["FAILED_PRECONDITION: broken"]
+
+
+async def test_a_copy_that_failed_a_request_is_replaced_by_one_elsewhere(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await until(lambda: "m" in two.bytes.models)
+    assert await two.bytes.request("m", excluded=["one"]) == Route("two", None)
+
+
+async def test_an_instance_that_leaves_takes_its_routes_along(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await until(lambda: "m" in two.bytes.models)
+    await one.stop()
+    await until(lambda: "m" not in two.bytes.models)
+    assert await two.bytes.request("m") == Route("two", None)
+
+
+async def test_an_instance_without_a_server_has_its_models_loaded_elsewhere(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await one.runtime.crash()
+    one.bytes.models.pop("m")
+    assert await one.bytes.request("m", excluded=["one"], failure="unavailable") == Route("two", two.address)
+
+
+async def test_the_oldest_instance_leads_and_another_takes_over(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    assert one.node.registry.is_leader()
+    assert not two.node.registry.is_leader()
+    await one.stop()
+    await until(two.node.registry.is_leader)
+
+
+async def test_an_instance_that_vanished_is_forgotten_by_the_leader(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m", "SIZE_1000_0_0")
+    await two.node.ensurer.load_here("m", last_used=mesh.clock(), urgent=True)
+    await two.node.session.end()
+    await until(lambda: "two" not in one.node.registry.instances)
+    assert "m" not in one.bytes.models
+    await one.node.housekeeper.prune()
+    mesh.clock.ahead_ms += 600_001
+    await one.node.housekeeper.prune()
+    record = one.node.registry.peek("m")
+    assert record is not None
+    assert record.instances == {}

@@ -1,0 +1,224 @@
+"""Vmodels move without losing a request or a reference."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from api.proto.model_mesh_pb2 import (
+    DeleteVModelRequest,
+    GetVModelStatusRequest,
+    ModelInfo,
+    ModelStatusInfo,
+    SetVModelRequest,
+    UnregisterModelRequest,
+    VModelStatusInfo,
+)
+from tests.mesh.conftest import Instance, Mesh
+from tests.store.waiting import until
+
+
+async def set_vmodel(
+    instance: Instance, target: str, path: str = "SIZE_1000_0_0", **fields: Any
+) -> VModelStatusInfo:
+    fields = {"vModelId": "v", "autoDeleteTargetModel": True, "loadNow": True} | fields
+    info = fields.pop("modelInfo", ModelInfo(type="t", path=path))
+    request = SetVModelRequest(targetModelId=target, modelInfo=info, **fields)
+    answer: VModelStatusInfo = await instance.api.setVModel(request)
+    return answer
+
+
+async def get(instance: Instance, **fields: Any) -> VModelStatusInfo:
+    answer: VModelStatusInfo = await instance.api.getVModelStatus(
+        GetVModelStatusRequest(vModelId="v", **fields)
+    )
+    return answer
+
+
+async def refused(call: Any) -> StatusCode:
+    with pytest.raises(AioRpcError) as caught:
+        await call
+    return caught.value.code()
+
+
+def refs(instance: Instance, model_id: str) -> int | None:
+    record = instance.node.registry.peek(model_id)
+    return record.refs if record else None
+
+
+def active(instance: Instance) -> str:
+    row = instance.node.registry.vmodels.get("v")
+    return row.value.active if row else ""
+
+
+async def test_a_new_vmodel_is_active_at_once_and_its_model_is_loaded(mesh: Mesh) -> None:
+    one = await mesh.add()
+    info = await set_vmodel(one, "m1")
+    assert (info.status, info.activeModelId, info.targetModelId, info.owner) == (
+        VModelStatusInfo.DEFINED,
+        "m1",
+        "m1",
+        "ksp",
+    )
+    assert info.activeModelStatus.status == ModelStatusInfo.LOADING
+    await one.bytes.request("v", alias=True)
+    info = await get(one)
+    assert info.activeModelStatus.status == ModelStatusInfo.LOADED
+    assert not info.HasField("targetModelStatus")
+
+
+async def test_without_load_now_nothing_is_loaded_until_a_request_comes(mesh: Mesh) -> None:
+    one = await mesh.add()
+    info = await set_vmodel(one, "m1", loadNow=False)
+    assert info.activeModelStatus.status == ModelStatusInfo.NOT_LOADED
+    assert one.runtime.loads == []
+    await one.bytes.request("v", alias=True)
+    assert one.runtime.loads == ["m1"]
+
+
+async def test_a_synchronous_call_answers_after_the_load(mesh: Mesh) -> None:
+    one = await mesh.add()
+    info = await set_vmodel(one, "m1", "SIZE_1000_20_0", sync=True)
+    assert info.activeModelStatus.status == ModelStatusInfo.LOADED
+    info = await set_vmodel(one, "m2", "SIZE_1000_20_0", sync=True)
+    assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "m2")
+
+
+async def test_a_move_serves_the_old_model_until_the_new_one_is_loaded_and_then_deletes_it(
+    mesh: Mesh,
+) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True)
+    one.runtime.gates["m2"] = asyncio.Event()
+    info = await set_vmodel(one, "m2")
+    assert info.status == VModelStatusInfo.TRANSITIONING
+    assert (info.activeModelId, info.targetModelId) == ("m1", "m2")
+    assert info.targetModelStatus.status == ModelStatusInfo.LOADING
+    await until(lambda: one.runtime.loads == ["m1", "m2"])
+    assert list(one.bytes.aliases["v"]) == [("m1", 1)]
+    one.runtime.gates["m2"].set()
+    await until(lambda: list(one.bytes.aliases["v"]) == [("m2", 1)])
+    await until(lambda: refs(one, "m1") is None and one.runtime.unloads == ["m1"])
+    assert (await get(one)).status == VModelStatusInfo.DEFINED
+
+
+async def test_a_target_that_cannot_be_loaded_leaves_the_old_model_serving(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True)
+    info = await set_vmodel(one, "bad", "FAIL_broken", sync=True)
+    assert info.status == VModelStatusInfo.TRANSITION_FAILED
+    assert (info.activeModelId, info.activeModelStatus.status) == ("m1", ModelStatusInfo.LOADED)
+    assert info.targetModelStatus.status == ModelStatusInfo.LOADING_FAILED
+    assert list(info.targetModelStatus.errors) == ["FAILED_PRECONDITION: broken"]
+    assert await one.bytes.request("v", alias=True)
+    info = await set_vmodel(one, "m2", sync=True)
+    assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "m2")
+    await until(lambda: refs(one, "m1") is None and refs(one, "bad") is None)
+
+
+async def test_a_first_model_that_cannot_be_loaded_is_replaced_at_once(mesh: Mesh) -> None:
+    one = await mesh.add()
+    info = await set_vmodel(one, "bad", "FAIL_broken", sync=True)
+    assert info.activeModelStatus.status == ModelStatusInfo.LOADING_FAILED
+    info = await set_vmodel(one, "good")
+    assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "good")
+    assert refs(one, "bad") is None
+
+
+async def test_going_back_while_moving_leaks_no_reference(mesh: Mesh) -> None:
+    """In the original each such step leaves one more reference, and the model can never be deleted."""
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True)
+    one.runtime.gates["m2"] = asyncio.Event()
+    for _ in range(3):
+        await set_vmodel(one, "m2")
+        info = await set_vmodel(one, "m1")
+        assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "m1")
+        assert (refs(one, "m1"), refs(one, "m2")) == (1, None)
+    await one.api.deleteVModel(DeleteVModelRequest(vModelId="v"))
+    await until(lambda: refs(one, "m1") is None)
+
+
+async def test_force_switches_at_once_and_leaks_no_reference(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True, autoDeleteTargetModel=False)
+    one.runtime.gates["m2"] = asyncio.Event()
+    await set_vmodel(one, "m2")
+    info = await set_vmodel(one, "m2", force=True)
+    assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "m2")
+    info = await set_vmodel(one, "m2", force=True)
+    assert (refs(one, "m1"), refs(one, "m2")) == (0, 1)
+    info = await set_vmodel(one, "m3", force=True)
+    assert info.activeModelId == "m3"
+
+
+async def test_a_move_to_a_third_model_lets_go_of_the_second(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True)
+    one.runtime.gates |= {"m2": asyncio.Event(), "m3": asyncio.Event()}
+    await set_vmodel(one, "m2")
+    info = await set_vmodel(one, "m3")
+    assert (info.activeModelId, info.targetModelId) == ("m1", "m3")
+    assert (refs(one, "m1"), refs(one, "m2"), refs(one, "m3")) == (1, None, 1)
+    one.runtime.gates["m3"].set()
+    await until(lambda: active(one) == "m3")
+
+
+async def test_two_vmodels_may_share_a_model(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", sync=True)
+    await set_vmodel(one, "m1", vModelId="w")
+    assert refs(one, "m1") == 2
+    await one.api.deleteVModel(DeleteVModelRequest(vModelId="v"))
+    assert refs(one, "m1") == 1
+    assert await refused(one.api.unregisterModel(UnregisterModelRequest(modelId="m1"))) is (
+        StatusCode.FAILED_PRECONDITION
+    )
+    await one.api.deleteVModel(DeleteVModelRequest(vModelId="w"))
+    await until(lambda: one.runtime.loaded == {})
+
+
+async def test_deleting_is_idempotent_and_minds_the_owner(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", owner="isvc")
+    await one.api.deleteVModel(DeleteVModelRequest(vModelId="v", owner="ksp"))
+    assert (await get(one)).owner == "isvc"
+    assert (await get(one, owner="ksp")) == VModelStatusInfo()
+    assert (await get(one, owner="isvc")).activeModelId == "m1"
+    for _ in range(2):
+        await one.api.deleteVModel(DeleteVModelRequest(vModelId="v", owner="isvc"))
+    assert (await get(one)) == VModelStatusInfo()
+    await until(lambda: "v" not in one.bytes.aliases)
+
+
+async def test_refusals(mesh: Mesh) -> None:
+    one = await mesh.add()
+    assert await refused(set_vmodel(one, "")) is StatusCode.INVALID_ARGUMENT
+    assert await refused(set_vmodel(one, "m1", vModelId="")) is StatusCode.INVALID_ARGUMENT
+    assert await refused(set_vmodel(one, "m1", modelInfo=None)) is StatusCode.NOT_FOUND
+    assert await refused(set_vmodel(one, "m1", modelInfo=ModelInfo(path="p"))) is StatusCode.INVALID_ARGUMENT
+    assert await refused(set_vmodel(one, "m1", updateOnly=True)) is StatusCode.NOT_FOUND
+    assert await refused(set_vmodel(one, "m1", expectedTargetModelId="m0")) is StatusCode.FAILED_PRECONDITION
+    await set_vmodel(one, "m1", expectedTargetModelId="m1")
+    assert await refused(set_vmodel(one, "m2", expectedTargetModelId="m0")) is StatusCode.FAILED_PRECONDITION
+    assert await refused(set_vmodel(one, "m2", owner="isvc")) is StatusCode.ALREADY_EXISTS
+    assert await refused(set_vmodel(one, "m1", "SIZE_2_0_0")) is StatusCode.ALREADY_EXISTS
+    assert (await set_vmodel(one, "m2", expectedTargetModelId="m1", updateOnly=True)).targetModelId == "m2"
+
+
+async def test_an_unloaded_active_model_is_replaced_at_once(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await set_vmodel(one, "m1", loadNow=False)
+    info = await set_vmodel(one, "m2", loadNow=False)
+    assert (info.status, info.activeModelId) == (VModelStatusInfo.DEFINED, "m2")
+    assert refs(one, "m1") is None
+
+
+async def test_every_instance_answers_alike(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await set_vmodel(one, "m1", sync=True)
+    await set_vmodel(two, "m2", sync=True)
+    await until(lambda: active(one) == active(two) == "m2")
+    assert (await get(one)) == (await get(two))
