@@ -43,11 +43,6 @@ class Snapshot:
             self._encoded = msgspec.json.encode(self.object)
         return self._encoded
 
-    @property
-    def version(self) -> int:
-        """The object's resourceVersion."""
-        return int(self.object["metadata"]["resourceVersion"])
-
 
 class Change(NamedTuple):
     """One write. `previous` is the object before it, for watches whose selector it enters or leaves."""
