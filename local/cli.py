@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from local import cluster
+from local.errors import LocalError
 from local.home import NAMESPACE, Home, Settings
-from local.node import logs_of
+from local.node import logs_of, without_proxy
 from local.progress import ConsoleProgress
 
 app = typer.Typer(
@@ -60,9 +61,7 @@ def up(
         grpc_port=grpc_port,
         rest_port=rest_port,
         api_port=api_port,
-        manifests=tuple(
-            name if name == "-" or "://" in name else str(Path(name).absolute()) for name in file
-        ),
+        manifests=tuple(name if "://" in name else str(Path(name).absolute()) for name in file),
         samples=samples,
     )
     progress = ConsoleProgress()
@@ -73,7 +72,9 @@ def up(
         typer.echo("Stop it with: modelmesh local down")
         return
     typer.echo("Press Ctrl-C to stop it.")
-    raise typer.Exit(cluster.wait(process))
+    status = cluster.wait(process)
+    if status:
+        raise LocalError(f"the cluster ended with status {status}; its log is {home.supervisor_log}")
 
 
 @app.command()
@@ -161,7 +162,7 @@ def kubectl(home: Home, *arguments: str) -> int:
     from local import tools  # noqa: PLC0415 -- as for the quickstart
 
     program = tools.ensure(tools.KUBECTL, home.tools)
-    environment = {**os.environ, "KUBECONFIG": str(home.kubeconfig)}
+    environment = {**os.environ, **without_proxy(os.environ), "KUBECONFIG": str(home.kubeconfig)}
     return subprocess.run([program, *arguments], env=environment, check=False).returncode  # noqa: S603
 
 

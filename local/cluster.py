@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from local import guardian
 from local.errors import LocalError, StartFailedError
 from local.home import ClusterState, Settings
+from local.node import without_proxy
 from local.progress import relay
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def start(
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, "MODELMESH_HOME": str(home.root), "MODELMESH_CACHE": str(home.cache)},
+            env={
+                **os.environ,
+                **without_proxy(os.environ),
+                "MODELMESH_HOME": str(home.root),
+                "MODELMESH_CACHE": str(home.cache),
+            },
             text=True,
         )
     if process.stdout is None:

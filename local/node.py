@@ -60,10 +60,14 @@ def base_environment(variables: Mapping[str, str]) -> dict[str, str]:
         or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}
         or name.startswith("LC_")
     }
-    bypass = ",".join(
-        filter(None, (variables.get("NO_PROXY") or variables.get("no_proxy"), LOOPBACK, "localhost"))
-    )
-    return kept | {"NO_PROXY": bypass, "no_proxy": bypass, "PYTHONUNBUFFERED": "1"}
+    return kept | without_proxy(variables) | {"PYTHONUNBUFFERED": "1"}
+
+
+def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which a program reaches this machine directly, whatever proxy is set."""
+    present = variables.get("NO_PROXY") or variables.get("no_proxy")
+    bypass = ",".join(filter(None, (present, LOOPBACK, "localhost")))
+    return {"NO_PROXY": bypass, "no_proxy": bypass}
 
 
 def node_names(home: Home, *, grpc_port: int, rest_port: int, tools: Mapping[str, Path]) -> dict[str, str]:

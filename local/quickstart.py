@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ from rich.console import Console
 from local import cluster, comparison, tools
 from local.errors import QuickstartFailedError
 from local.home import NAMESPACE
+from local.node import without_proxy
 from local.progress import ConsoleProgress, step
 
 if TYPE_CHECKING:
@@ -37,74 +41,73 @@ _READY_SECONDS = 60.0
 _WAITING = "Waiting for runtime Pod to become available"
 
 EIGHT = [
-    *(
-        0,
-        0,
-        1,
-        11,
-        14,
-        15,
-        3,
-        0,
-        0,
-        1,
-        13,
-        16,
-        12,
-        16,
-        8,
-        0,
-        0,
-        8,
-        16,
-        4,
-        6,
-        16,
-        5,
-        0,
-        0,
-        5,
-        15,
-        11,
-        13,
-        14,
-        0,
-        0,
-    ),
-    *(
-        0,
-        0,
-        2,
-        12,
-        16,
-        13,
-        0,
-        0,
-        0,
-        0,
-        0,
-        13,
-        16,
-        16,
-        6,
-        0,
-        0,
-        0,
-        0,
-        16,
-        16,
-        16,
-        7,
-        0,
-        0,
-        0,
-        0,
-        11,
-        13,
-        12,
-        1,
-        0,
-    ),
+    float(pixel)
+    for pixel in [
+        "0",
+        "0",
+        "1",
+        "11",
+        "14",
+        "15",
+        "3",
+        "0",
+        "0",
+        "1",
+        "13",
+        "16",
+        "12",
+        "16",
+        "8",
+        "0",
+        "0",
+        "8",
+        "16",
+        "4",
+        "6",
+        "16",
+        "5",
+        "0",
+        "0",
+        "5",
+        "15",
+        "11",
+        "13",
+        "14",
+        "0",
+        "0",
+        "0",
+        "0",
+        "2",
+        "12",
+        "16",
+        "13",
+        "0",
+        "0",
+        "0",
+        "0",
+        "0",
+        "13",
+        "16",
+        "16",
+        "6",
+        "0",
+        "0",
+        "0",
+        "0",
+        "16",
+        "16",
+        "16",
+        "7",
+        "0",
+        "0",
+        "0",
+        "0",
+        "11",
+        "13",
+        "12",
+        "1",
+        "0",
+    ]
 ]
 """The digit of the tutorial, 8 by 8 pixels of 0 to 16."""
 
@@ -163,6 +166,9 @@ def run(home: Home, settings: Settings, options: Options) -> int:
         0 when everything was seen. Errors of local mode pass through; the cluster is stopped before.
     """
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if shutil.which("curl") is None:
+        raise QuickstartFailedError("curl is missing, which sends the REST request; apt-get install curl")
     console = Console(highlight=False)
     console.rule(f"Starting Modelmesh in {home.root}", align="left")
     process = cluster.start(home, settings, ConsoleProgress(console), lifeline=not options.keep)
@@ -199,7 +205,12 @@ class Walk:
                 tools.ensure(tools.GRPCURL, self.home.tools)
         grpcurl = tools.ensure(tools.GRPCURL, self.home.tools)
         path = os.pathsep.join((str(kubectl.parent), str(grpcurl.parent), os.environ.get("PATH", "")))
-        self._environment = {**os.environ, "KUBECONFIG": str(self.home.kubeconfig), "PATH": path}
+        self._environment = {
+            **os.environ,
+            **without_proxy(os.environ),
+            "KUBECONFIG": str(self.home.kubeconfig),
+            "PATH": path,
+        }
 
     def tutorial(self) -> None:
         """Do the tutorial with both forms of its manifest."""
@@ -331,7 +342,7 @@ class Walk:
 
     def _ask(self, model: str) -> None:
         self.require(self._grpc(), model, '"INT64"', '"int64Contents"', '"8"')
-        tensor = f'{{"name": "predict", "shape": [1, 64], "datatype": "FP32", "data": {_floats()}}}'
+        tensor = f'{{"name": "predict", "shape": [1, 64], "datatype": "FP32", "data": {EIGHT}}}'
         body = shlex.quote(f'{{"inputs": [{tensor}]}}')
         url = f"http://localhost:{self.settings.rest_port}/v2/models/{NAME}/infer"
         answer = self.shell(f"curl --silent --show-error -X POST {url} -d {body}")
@@ -340,7 +351,7 @@ class Walk:
     def _grpc(self, *, show: bool = True) -> str:
         inputs = (
             f'{{"model_name": "{NAME}", "inputs": [{{"name": "predict", "shape": [1, 64], '
-            f'"datatype": "FP32", "contents": {{"fp32_contents": {_floats()}}}}}]}}'
+            f'"datatype": "FP32", "contents": {{"fp32_contents": {EIGHT}}}}}]}}'
         )
         return self.shell(
             "grpcurl -plaintext -proto fvt/proto/kfs_inference_v2.proto "
@@ -357,7 +368,3 @@ class Walk:
                     f"waited {_READY_SECONDS:.0f} s for {what}; last seen:\n{report()}"
                 )
             time.sleep(0.1)
-
-
-def _floats() -> str:
-    return str([float(pixel) for pixel in EIGHT])
