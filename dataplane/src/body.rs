@@ -190,6 +190,7 @@ pin_project! {
     /// The body of an answer to a client.
     #[project = AnswerProjection]
     #[derive(Debug)]
+    #[allow(missing_docs)] // the macro takes no documentation of a variant's fields
     pub enum Answer {
         /// A body known as a whole, and its trailers.
         Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },

@@ -15,13 +15,19 @@ use crate::status::{Code, Status};
 
 /// Length of the prefix of each gRPC message: one flag byte, four bytes of length.
 pub const PREFIX_LEN: usize = 5;
+/// The code a call ended with.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The text of a status, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// How long the client waits.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// How a message is compressed.
 pub const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// How a response may be compressed.
 pub const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// Tells gRPC clients how many milliseconds to wait before they retry.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+/// The content type of gRPC.
 pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// What the gRPC specification percent-encodes in `grpc-message`, beside non-ASCII bytes.
@@ -199,8 +205,8 @@ fn parse_timeout(value: &str) -> Option<Duration> {
     }
     let count: u64 = digits.parse().ok()?;
     Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
+        "H" => Duration::from_hours(count),
+        "M" => Duration::from_mins(count),
         "S" => Duration::from_secs(count),
         "m" => Duration::from_millis(count),
         "u" => Duration::from_micros(count),
@@ -230,8 +236,8 @@ mod tests {
     #[test]
     fn timeouts_are_parsed_in_every_unit() {
         for (text, expected) in [
-            ("2H", Duration::from_secs(7200)),
-            ("3M", Duration::from_secs(180)),
+            ("2H", Duration::from_hours(2)),
+            ("3M", Duration::from_mins(3)),
             ("5S", Duration::from_secs(5)),
             ("99999999m", Duration::from_millis(99_999_999)),
             ("7u", Duration::from_micros(7)),

@@ -17,10 +17,13 @@ const VMODEL_ID_BIN: HeaderName = HeaderName::from_static("mm-vmodel-id-bin");
 const LEGACY_MODEL_ID: HeaderName = HeaderName::from_static("tas-model-id");
 /// Marks a request that a peer has routed: it is for the local copy, and goes no further.
 pub const HOP: HeaderName = HeaderName::from_static("mm-hop");
+/// The value of [`HOP`].
 pub const HOP_HIT: HeaderValue = HeaderValue::from_static("hit");
 /// Marks the answer to a hop whose copy is not here, or cannot serve: another copy may.
 pub const HOP_STATUS: HeaderName = HeaderName::from_static("mm-hop-status");
+/// The model has no copy here.
 pub const HOP_NOT_HERE: HeaderValue = HeaderValue::from_static("not-here");
+/// The copy cannot serve.
 pub const HOP_FAILED: HeaderValue = HeaderValue::from_static("failed");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 

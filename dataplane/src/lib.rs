@@ -3,7 +3,10 @@
 //! It moves requests and decides nothing: where copies are is in the [`table`], which the policy fills; for a
 //! model without a usable copy it asks the policy ([`miss`]). The way of a request is in [`route`].
 
+pub mod attempt;
 pub mod body;
+pub mod call;
+pub mod exchange;
 pub mod grpc;
 pub mod guard;
 pub mod headers;

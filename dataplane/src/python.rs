@@ -121,21 +121,26 @@ struct Dataplane {
 #[pymethods]
 impl Dataplane {
     #[new]
-    #[pyo3(signature = (
-        *,
-        instance_id,
-        on_miss,
-        policy_target,
-        runtime_target,
-        grpc_listen,
-        rest_listen=Vec::new(),
-        peer_listen=None,
-        shared_listen_grpc=Vec::new(),
-        shared_listen_rest=Vec::new(),
-        max_message_bytes=16 * 1024 * 1024,
-        max_header_bytes=8192,
-        worker_threads=2,
-    ))]
+    #[pyo3(
+        signature = (
+            *,
+            instance_id,
+            on_miss,
+            policy_target,
+            runtime_target,
+            grpc_listen,
+            rest_listen=Vec::new(),
+            peer_listen=None,
+            shared_listen_grpc=Vec::new(),
+            shared_listen_rest=Vec::new(),
+            max_message_bytes=16_777_216,
+            max_header_bytes=8192,
+            worker_threads=2,
+        ),
+        text_signature = "(*, instance_id, on_miss, policy_target, runtime_target, grpc_listen, \
+            rest_listen=(), peer_listen=None, shared_listen_grpc=(), shared_listen_rest=(), \
+            max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2)"
+    )]
     #[allow(clippy::too_many_arguments)] // they are keyword arguments
     fn new(
         instance_id: String,

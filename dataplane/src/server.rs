@@ -32,7 +32,7 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams that one client may have open on one connection.
 const MAX_STREAMS: u32 = 1000;
 /// A client that answers no ping for this long is gone.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client of HTTP/1 sends its head within this, or loses the connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);

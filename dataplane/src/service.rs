@@ -8,11 +8,12 @@ use hyper::body::Incoming;
 use prost::Message as _;
 
 use crate::body::{Answer, Outgoing};
+use crate::call::Call;
 use crate::grpc;
 use crate::headers;
 use crate::metrics::ApiTimer;
 use crate::plane::Plane;
-use crate::route::{self, Call, HopRefused};
+use crate::route::{self, HopRefused};
 use crate::status::{Code, Status};
 use crate::v2;
 
@@ -97,7 +98,7 @@ async fn infer(
 ) -> Result<Response<Answer>, Status> {
     check(plane, &request)?;
     let call = read(plane, request, Some(timer)).await?;
-    let name = route::name(plane, &call)?;
+    let name = call.name(plane)?;
     route::serve(plane, &call, &name).await
 }
 
@@ -144,18 +145,16 @@ pub async fn ask_policy(plane: &Plane, call: Call) -> Result<Response<Answer>, S
     *request.headers_mut() = call.headers;
     request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
     request.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
-    *request.uri_mut() =
-        plane.policy.uri(&call.path).map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+    *request.uri_mut() = plane.policy.uri(&call.path);
     send_to_policy(plane, request).await
 }
 
 async fn pass_to_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {
     let (mut head, body) = request.into_parts();
-    let path = head.uri.path_and_query().cloned();
-    let Some(uri) = path.and_then(|path| plane.policy.uri(&path).ok()) else {
+    let Some(path) = head.uri.path_and_query() else {
         return failed(&Status::unimplemented("the call has no path"));
     };
-    head.uri = uri;
+    head.uri = plane.policy.uri(path);
     head.version = http::Version::HTTP_2;
     match send_to_policy(plane, Request::from_parts(head, Outgoing::Stream(body))).await {
         Ok(response) => response,

@@ -300,8 +300,10 @@ fn now_ms() -> u64 {
 #[derive(Debug)]
 struct Sharded<V> {
     hasher: DefaultHashBuilder,
-    shards: Box<[RwLock<HashMap<Box<str>, V>>]>,
+    shards: Box<[Shard<V>]>,
 }
+
+type Shard<V> = RwLock<HashMap<Box<str>, V>>;
 
 impl<V> Default for Sharded<V> {
     fn default() -> Self {
@@ -312,7 +314,7 @@ impl<V> Default for Sharded<V> {
 }
 
 impl<V: Clone> Sharded<V> {
-    fn shard(&self, key: &str) -> &RwLock<HashMap<Box<str>, V>> {
+    fn shard(&self, key: &str) -> &Shard<V> {
         // Not the lowest bits: the map inside a shard uses those.
         let hash = self.hasher.hash_one(key);
         &self.shards[(hash >> 40) as usize % SHARDS]
@@ -328,5 +330,143 @@ impl<V: Clone> Sharded<V> {
 
     fn remove(&self, key: &str) {
         self.shard(key).write().remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Target;
+
+    type Change<'a> = (&'a str, Option<Copies>);
+
+    fn local(id: &str) -> Change<'_> {
+        (id, Some(Copies { local: true, ..Copies::default() }))
+    }
+
+    fn gone(id: &str) -> Change<'_> {
+        (id, None)
+    }
+
+    fn update(table: &Table, generation: u64, changes: Vec<Change<'_>>) -> bool {
+        table.update(generation, changes, std::iter::empty())
+    }
+
+    fn peers(names: &[&str]) -> Copies {
+        let peer = |name: &&str| PeerCopy {
+            instance: (*name).into(),
+            upstream: Upstream::new(Target::Tcp("127.0.0.1:1".into()), true),
+        };
+        Copies { local: false, peers: names.iter().map(peer).collect() }
+    }
+
+    fn table(changes: Vec<Change<'_>>) -> Table {
+        let table = Table::default();
+        assert!(update(&table, 1, changes));
+        table
+    }
+
+    fn peer(table: &Table, excluded: &[&str]) -> Option<String> {
+        let excluded: Vec<Arc<str>> = excluded.iter().map(|name| (*name).into()).collect();
+        match table.pick(&table.model("m").unwrap(), "self", &excluded)? {
+            Pick::Peer(copy) => Some(copy.instance.to_string()),
+            Pick::Local(_) => panic!("the local copy was picked"),
+        }
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_peers_is_picked() {
+        let copies = peers(&["a", "b"]);
+        let busy = copies.peers[0].upstream.occupy();
+        let table = table(vec![("m", Some(copies))]);
+        assert!((0..20).all(|_| peer(&table, &[]).as_deref() == Some("b")));
+        drop(busy);
+        assert!((0..100).any(|_| peer(&table, &[]).as_deref() == Some("a")));
+    }
+
+    #[test]
+    fn excluded_copies_are_not_picked() {
+        let mut copies = peers(&["a", "b"]);
+        copies.local = true;
+        let table = table(vec![("m", Some(copies))]);
+        assert_eq!(peer(&table, &["self", "a"]).as_deref(), Some("b"));
+        assert_eq!(peer(&table, &["self", "a", "b"]), None);
+    }
+
+    #[test]
+    fn an_older_batch_changes_nothing() {
+        let table = table(vec![local("m")]);
+        assert!(update(&table, 3, vec![local("n")]));
+        assert!(!update(&table, 2, vec![gone("m")]));
+        assert!(table.model("m").unwrap().is_ready());
+        assert!(update(&table, 3, vec![gone("m")]));
+        assert!(table.model("m").is_none());
+    }
+
+    #[test]
+    fn a_removed_model_is_found_until_its_last_request_has_ended() {
+        let table = table(vec![local("m")]);
+        let used = table.pick_local(&table.model("m").unwrap()).unwrap();
+        update(&table, 2, vec![gone("m")]);
+        let model = table.model("m").unwrap();
+        assert_eq!(model.in_flight(), 1);
+        assert!(table.pick_local(&model).is_none());
+        drop(used);
+        assert_eq!(model.in_flight(), 0);
+        update(&table, 3, vec![]);
+        assert!(table.model("m").is_none());
+    }
+
+    #[test]
+    fn a_model_that_comes_back_while_it_ends_stays() {
+        let table = table(vec![local("m")]);
+        let used = table.pick_local(&table.model("m").unwrap()).unwrap();
+        update(&table, 2, vec![gone("m")]);
+        update(&table, 3, vec![local("m")]);
+        drop(used);
+        update(&table, 4, vec![]);
+        assert!(table.pick_local(&table.model("m").unwrap()).is_some());
+    }
+
+    #[test]
+    fn usage_is_drained() {
+        let table = table(vec![local("m"), local("n")]);
+        for _ in 0..3 {
+            let _ = table.pick_local(&table.model("m").unwrap());
+        }
+        let usage = table.drain_usage();
+        assert_eq!(
+            usage.iter().map(|usage| (usage.model.as_str(), usage.requests)).collect::<Vec<_>>(),
+            [("m", 3)]
+        );
+        assert!(table.drain_usage().is_empty());
+    }
+
+    #[test]
+    fn an_alias_chooses_by_weight() {
+        let alias = |weights: &[u32]| {
+            Alias(
+                weights
+                    .iter()
+                    .enumerate()
+                    .map(|(index, weight)| (index.to_string().into(), *weight))
+                    .collect(),
+            )
+        };
+        assert_eq!(alias(&[0, 5]).choose(), Some("1"));
+        assert_eq!(alias(&[0, 0]).choose(), None);
+        assert_eq!(alias(&[]).choose(), None);
+        assert_eq!(alias(&[0]).choose(), Some("0"));
+        let split = alias(&[90, 10]);
+        let rare = (0..2000).filter(|_| split.choose() == Some("1")).count();
+        assert!((100..300).contains(&rare), "{rare}");
+    }
+
+    #[test]
+    fn ids_outside_visible_ascii_have_only_the_binary_header() {
+        let model = Model::new("ö", Copies::default());
+        assert_eq!(model.id_header, None);
+        assert_eq!(model.id_header_bin, "w7Y");
+        assert_eq!(Model::new("a b", Copies::default()).id_header.unwrap(), "a b");
     }
 }

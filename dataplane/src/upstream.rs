@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -58,11 +58,15 @@ impl fmt::Display for Target {
 
 /// Why a server gave no answer.
 #[derive(Clone, Debug)]
-pub struct Unreachable(Arc<str>);
+pub struct Unreachable {
+    cause: Arc<str>,
+    /// The server may have got the request.
+    pub sent: bool,
+}
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.cause)
     }
 }
 
@@ -122,15 +126,14 @@ impl Upstream {
     }
 
     /// The URI of a method on this server.
-    ///
-    /// # Errors
-    /// Never for the path of a request that has been received.
-    pub fn uri(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
-        Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
-            .path_and_query(path.clone())
-            .build()
+    #[must_use]
+    pub fn uri(&self, path: &PathAndQuery) -> Uri {
+        let mut parts = Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path.clone());
+        // With all three parts present there is nothing that could be wrong.
+        Uri::from_parts(parts).unwrap_or_default()
     }
 
     /// Sends a request and waits for the head of the answer. A request that a closing connection did not
@@ -148,7 +151,8 @@ impl Upstream {
                 Ok(response) => return Ok(response),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !last => request = unsent,
-                    _ => return Err(self.unreachable(error.error())),
+                    Some(_) => return Err(self.unreachable(error.error())),
+                    None => return Err(self.broke_off(error.error())),
                 },
             }
         }
@@ -156,7 +160,13 @@ impl Upstream {
     }
 
     fn unreachable(&self, cause: &dyn fmt::Display) -> Unreachable {
-        Unreachable(format!("{}: {cause}", self.target).into())
+        Unreachable { cause: format!("{}: {cause}", self.target).into(), sent: false }
+    }
+
+    /// The failure of a request that was sent.
+    #[must_use]
+    pub fn broke_off(&self, cause: &dyn fmt::Display) -> Unreachable {
+        Unreachable { sent: true, ..self.unreachable(cause) }
     }
 
     async fn connection(self: &Arc<Self>) -> Result<SendRequest<Outgoing>, Unreachable> {

@@ -29,7 +29,7 @@ pub struct ServerMetadataResponse {
     pub extensions: Vec<String>,
 }
 
-/// ModelReadyRequest and ModelMetadataRequest.
+/// `ModelReadyRequest` and `ModelMetadataRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ModelRequest {
     #[prost(string, tag = "1")]
@@ -110,7 +110,7 @@ pub struct TensorContents {
     pub bytes_contents: Vec<bytes::Bytes>,
 }
 
-/// InferInputTensor and InferOutputTensor.
+/// `InferInputTensor` and `InferOutputTensor`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Tensor {
     #[prost(string, tag = "1")]

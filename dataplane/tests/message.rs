@@ -1,5 +1,7 @@
 //! Extraction and splicing against prost, on hand-made and random messages.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 use _native::message::{Malformed, Rope, extract, splice};
 use bytes::Bytes;
 use proptest::prelude::*;

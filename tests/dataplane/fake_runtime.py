@@ -7,6 +7,7 @@ It speaks the V2 protocol and does what the request's `id` says:
     hang:<key>            never answers; that it was cancelled can be asked with the id `cancelled:<key>`
     lost:<n>              says n times, in the words of MLServer, that it does not know the model
     raw:<DATATYPE>:<hex>  answers with these raw output bytes
+    crash                 ends the process
     typed                 answers with typed contents of several datatypes
 
 Otherwise the answer is the INT64 tensor `predict` [8], or the BYTES of the first input. Its parameters tell
@@ -14,6 +15,7 @@ what the server saw: the metadata, the time left, the size of the request.
 """
 
 import asyncio
+import os
 import sys
 from collections import Counter
 from typing import Any
@@ -56,14 +58,10 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
             case "lost" if self.lost[request.model_name] < int(argument):
                 self.lost[request.model_name] += 1
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Model {request.model_name} not found")
-            case "raw":
-                datatype, _, content = argument.partition(":")
-                response.outputs.add(name="predict", datatype=datatype, shape=[1, -1])
-                response.raw_output_contents.append(bytes.fromhex(content))
-                return response
-            case "typed":
-                self._typed(response)
-                return response
+            case "crash":
+                os._exit(1)
+            case "raw" | "typed":
+                return self._raw(response, argument) if argument else self._typed(response)
         self._describe(request, context, response)
         if request.inputs and request.inputs[0].datatype == "BYTES":
             output = response.outputs.add(name="echo", datatype="BYTES", shape=request.inputs[0].shape)
@@ -74,7 +72,14 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         return response
 
     @staticmethod
-    def _typed(response: v2.ModelInferResponse) -> None:
+    def _raw(response: v2.ModelInferResponse, argument: str) -> v2.ModelInferResponse:
+        datatype, _, content = argument.partition(":")
+        response.outputs.add(name="predict", datatype=datatype, shape=[1, -1])
+        response.raw_output_contents.append(bytes.fromhex(content))
+        return response
+
+    @staticmethod
+    def _typed(response: v2.ModelInferResponse) -> v2.ModelInferResponse:
         response.outputs.add(name="b", datatype="BOOL", shape=[2]).contents.bool_contents.extend(
             [True, False]
         )
@@ -84,6 +89,7 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         f.contents.fp32_contents.extend([0.1, 8])
         s = response.outputs.add(name="s", datatype="BYTES", shape=[1])
         s.contents.bytes_contents.append(b"a<b")
+        return response
 
     @staticmethod
     def _describe(request: v2.ModelInferRequest, context: Any, response: v2.ModelInferResponse) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.dataplane.harness import Instance
 
 CLIENT = Path(__file__).with_name("lock_client.py")
-HELD_SECONDS = 2.0
+HELD_SECONDS = 3.0
 LIMIT_SECONDS = 0.2
 
 

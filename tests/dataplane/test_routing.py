@@ -123,6 +123,23 @@ async def test_a_dead_model_server_is_reported_and_the_request_waits_for_it(
     await asyncio.gather(*tasks)
 
 
+async def test_a_request_that_breaks_its_server_is_not_repeated_for_ever(
+    start: Start, runtime_process: RuntimeProcess
+) -> None:
+    def revive(instance: Instance, miss: Miss) -> None:
+        runtime_process.kill()
+        runtime_process.start()
+        serve_locally(instance, miss)
+
+    instance = await start(revive)
+    instance.route_local()
+    async with failing(grpc.StatusCode.UNAVAILABLE, "no answer from the server"):
+        await instance.infer(request_id="crash")
+    assert [miss.failure for miss in instance.misses] == ["unavailable"]
+    runtime_process.kill()
+    runtime_process.start()
+
+
 async def test_a_server_that_lost_the_model_is_reported_and_asked_again(start: Start) -> None:
     instance = await start(serve_locally)
     instance.dataplane.update(1, {"lost-once": [CopyRoute("self", None)]}, {"once": [("lost-once", 1)]})

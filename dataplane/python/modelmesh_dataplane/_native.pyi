@@ -50,8 +50,8 @@ class Miss:
     def failure(self) -> str | None:
         """Why this instance's own copy failed, where it did.
 
-        "not_found": the model server does not know the model; "unavailable": it does not answer. Where another
-        copy serves the request meanwhile, the miss is for information, and no request waits for its answer.
+        "not_found": the model server does not know the model; "unavailable": it does not answer. Where
+        another copy serves the request meanwhile, the miss is for information, and no request waits for it.
         """
     @property
     def deadline_ms(self) -> int | None:
@@ -91,8 +91,8 @@ class Dataplane:
         """Describes a byte path; `start` opens its ports.
 
         Targets are "unix:<path>" or "tcp:<host>:<port>"; listen addresses "<host>:<port>", port 0 for any.
-        `policy_target` is the gRPC server of the management API; `runtime_target` the model server, None for an
-        instance that only routes. `on_miss` runs on one thread of the dataplane and must return at once.
+        `policy_target` is the gRPC server of the management API; `runtime_target` the model server, None for
+        an instance that only routes. `on_miss` runs on one thread of the dataplane and must return at once.
         The shared addresses are opened with SO_REUSEPORT, and only while the instance is ready.
         """
     def start(self) -> None:
@@ -106,8 +106,8 @@ class Dataplane:
     def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:
         """Sets what clients may call: method -> (path of the id in the message, the id is an alias).
 
-        Without a path, and for other methods where allowed, the id is in the headers. Initially every method is
-        allowed.
+        Without a path, and for other methods where allowed, the id is in the headers. Initially every method
+        is allowed.
         """
     def set_methods(self, methods: Mapping[str, Sequence[int]], allow_any: bool) -> None:
         """Sets what the model server offers: method -> where it wants the concrete id in the message.
@@ -120,9 +120,9 @@ class Dataplane:
         models: Mapping[str, Sequence[CopyRoute] | None],
         aliases: Mapping[str, Sequence[tuple[str, int]] | None],
     ) -> bool:
-        """Changes the routing table: model id -> all its copies, alias -> (model id, weight) pairs; None removes.
+        """Changes the routing table: model id -> all its copies, alias -> (model id, weight) pairs.
 
-        Returns False, and changes nothing, if a batch of a later generation has been applied.
+        None removes. Returns False, and changes nothing, if a batch of a later generation has been applied.
         """
     def usage(self) -> list[tuple[str, int, int]]:
         """The use of local copies since the last call: (model id, requests, last use in ms since 1970).

@@ -246,9 +246,9 @@ mod tests {
         composer.literal(b"head");
         composer.slice(&source, 0, 10);
         composer.slice(&source, 10, 5000);
-        let composed = composer.finish();
-        assert_eq!(composed.len(), 5004);
-        assert_eq!(composed.chunks().len(), 2);
-        assert_eq!(composed.chunks()[1].as_ptr(), body[10..].as_ptr());
+        let rope = composer.finish();
+        assert_eq!(rope.len(), 5004);
+        assert_eq!(rope.chunks().len(), 2);
+        assert_eq!(rope.chunks()[1].as_ptr(), body[10..].as_ptr());
     }
 }

@@ -34,18 +34,12 @@ pub fn contents(
     };
     match datatype {
         "BOOL" => contents.bool_contents = flatten(data, shape, boolean)?,
-        "UINT8" => {
-            contents.uint_contents = flatten(data, shape, |token| integer::<u8>(token).map(u32::from))?
-        }
-        "UINT16" => {
-            contents.uint_contents = flatten(data, shape, |token| integer::<u16>(token).map(u32::from))?
-        }
+        "UINT8" => contents.uint_contents = flatten(data, shape, narrow::<u8, _>)?,
+        "UINT16" => contents.uint_contents = flatten(data, shape, narrow::<u16, _>)?,
         "UINT32" => contents.uint_contents = flatten(data, shape, integer)?,
         "UINT64" => contents.uint64_contents = flatten(data, shape, integer)?,
-        "INT8" => contents.int_contents = flatten(data, shape, |token| integer::<i8>(token).map(i32::from))?,
-        "INT16" => {
-            contents.int_contents = flatten(data, shape, |token| integer::<i16>(token).map(i32::from))?
-        }
+        "INT8" => contents.int_contents = flatten(data, shape, narrow::<i8, _>)?,
+        "INT16" => contents.int_contents = flatten(data, shape, narrow::<i16, _>)?,
         "INT32" => contents.int_contents = flatten(data, shape, integer)?,
         "INT64" => contents.int64_contents = flatten(data, shape, integer)?,
         "FP32" => contents.fp32_contents = flatten(data, shape, |token| float(token, f32::is_finite))?,
@@ -63,6 +57,11 @@ fn boolean(token: &str) -> Result<bool, String> {
 
 fn integer<T: FromStr>(token: &str) -> Result<T, String> {
     token.parse().map_err(|_| format!("contains {}, which is not an integer in its range", shown(token)))
+}
+
+/// An integer of the range of `N`, in the wider type that the protocol carries it in.
+fn narrow<N: FromStr, W: From<N>>(token: &str) -> Result<W, String> {
+    integer::<N>(token).map(W::from)
 }
 
 fn float<T: FromStr + Copy>(token: &str, is_finite: fn(T) -> bool) -> Result<T, String> {
@@ -117,7 +116,7 @@ fn byte_strings(data: &str, shape: &[i64], base64: bool) -> Result<Vec<Bytes>, S
         match token {
             Token::Open => list = Some(Vec::new()),
             Token::Close => {
-                elements.extend(list.take().filter(|_| !strings && nesting.depth > 0).map(Bytes::from))
+                elements.extend(list.take().filter(|_| !strings && nesting.depth > 0).map(Bytes::from));
             }
             Token::Scalar(text) if text.starts_with('"') => {
                 strings = true;

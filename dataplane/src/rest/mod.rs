@@ -4,6 +4,7 @@ mod data;
 mod decode;
 mod encode;
 mod endpoint;
+mod json;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,12 +20,13 @@ use prost::Message as _;
 
 use self::endpoint::{Endpoint, Mismatch, Model};
 use crate::body::Answer;
+use crate::call::Call;
 use crate::grpc::{self, Message};
 use crate::headers::{self, Name};
 use crate::message::Rope;
 use crate::metrics::ApiTimer;
 use crate::plane::Plane;
-use crate::route::{self, Call};
+use crate::route;
 use crate::service::{self, server_metadata};
 use crate::status::{Code, Status};
 use crate::v2;
@@ -51,8 +53,8 @@ pub async fn serve(plane: Arc<Plane>, request: Request<Incoming>) -> Response<An
         Err(mismatch) => return refused(&mismatch),
     };
     let outcome = match endpoint {
-        Endpoint::Server => Ok(json(encode::server_metadata(&server_metadata()))),
-        Endpoint::Live => Ok(json(r#"{"live":true}"#)),
+        Endpoint::Server => Ok(ok(encode::server_metadata(&server_metadata()))),
+        Endpoint::Live => Ok(ok(r#"{"live":true}"#)),
         Endpoint::Ready => Ok(server_ready(plane.ready.load(Ordering::Relaxed))),
         Endpoint::ModelReady(model) => model_ready(&plane, &request, model).await,
         Endpoint::Metadata(model) => measured(&plane, METADATA, request, model, metadata).await,
@@ -64,7 +66,7 @@ pub async fn serve(plane: Arc<Plane>, request: Request<Incoming>) -> Response<An
 /// An answer that is only an error.
 #[must_use]
 pub fn failed(status: &Status) -> Response<Answer> {
-    let mut response = json(serde_json::json!({ "error": status.message }).to_string());
+    let mut response = ok(serde_json::json!({ "error": status.message }).to_string());
     let code = StatusCode::from_u16(status.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.status_mut() = code;
     if code == StatusCode::TOO_MANY_REQUESTS || status.retry_after.is_some() {
@@ -92,14 +94,14 @@ fn refused(mismatch: &Mismatch) -> Response<Answer> {
     }
 }
 
-fn json(body: impl Into<Bytes>) -> Response<Answer> {
+fn ok(body: impl Into<Bytes>) -> Response<Answer> {
     let mut response = Response::new(Answer::bytes(body));
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }
 
 fn server_ready(ready: bool) -> Response<Answer> {
-    let mut response = json(if ready { r#"{"ready":true}"# } else { r#"{"ready":false}"# });
+    let mut response = ok(if ready { r#"{"ready":true}"# } else { r#"{"ready":false}"# });
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -117,7 +119,7 @@ async fn model_ready(
         let answer = message(service::ask_policy(plane, call).await?, plane.config.max_message_bytes).await?;
         decoded::<v2::ModelReadyResponse>(answer)?.ready
     };
-    let mut response = json(encode::model_ready(&model.name, ready));
+    let mut response = ok(encode::model_ready(&model.name, ready));
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -138,7 +140,7 @@ where
     match serve(plane, request, model, &mut timer).await {
         Ok(body) => {
             timer.finish(Code::Ok, body.len() as u64);
-            Ok(json(body))
+            Ok(ok(body))
         }
         Err(status) => {
             timer.finish(status.code, 0);
@@ -185,7 +187,7 @@ async fn infer(
 async fn serve_call(plane: &Arc<Plane>, call: &Call, name: &str) -> Result<Bytes, Status> {
     let named_in_message = !plane.rpcs.load().get(call.method())?.path.is_empty();
     let name = if named_in_message {
-        route::name(plane, call)?
+        call.name(plane)?
     } else {
         Name::new(Bytes::copy_from_slice(name.as_bytes()), true)?
     };

@@ -1,0 +1,147 @@
+//! One call to one copy of a model: what came of it, and whether another copy may do better.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::body::{Answer, Held};
+use crate::call::Call;
+use crate::exchange::{NoAnswer, Remedy, exchange};
+use crate::headers;
+use crate::metrics::InvokeTimer;
+use crate::plane::Plane;
+use crate::status::{Code, Status};
+use crate::table::{LocalUse, Model, PeerCopy};
+
+/// How one copy took a call.
+#[derive(Debug)]
+pub enum Attempt {
+    /// With an answer for the client, good or bad.
+    Answer(Response<Answer>),
+    /// With `RESOURCE_EXHAUSTED`: another copy may have room.
+    Exhausted(Response<Answer>),
+    /// The server does not know the model; the answer that says so.
+    Lost(Response<Answer>),
+    /// The server gave no answer, or says that it is not available.
+    Failed(NoAnswer),
+    /// The call is at fault; no copy will take it.
+    Refused(Status),
+}
+
+impl Attempt {
+    /// True if no other copy can do better.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Answer(_) | Self::Refused(_))
+    }
+}
+
+impl From<NoAnswer> for Attempt {
+    fn from(failure: NoAnswer) -> Self {
+        match failure.remedy {
+            Remedy::Nothing => Self::Refused(failure.status),
+            Remedy::Elsewhere | Remedy::OnceMore => Self::Failed(failure),
+        }
+    }
+}
+
+/// Calls the local model server.
+pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUse) -> Attempt {
+    let Some(runtime) = &plane.runtime else {
+        return unavailable(Status::unavailable("this instance has no model server"));
+    };
+    let message = match call.injected(plane, model) {
+        Ok(message) => message,
+        Err(status) => return Attempt::Refused(status),
+    };
+    let invoke = InvokeTimer::start(&call.metrics);
+    let headers = headers::outgoing(&call.headers, model, call.deadline, false);
+    let limit = plane.config.max_message_bytes;
+    let served = match exchange(runtime, &call.path, headers, &message, limit).await {
+        Ok(served) => served,
+        Err(failure) => {
+            invoke.finish(failure.status.code);
+            return failure.into();
+        }
+    };
+    let held = Held { local: Some(used), invoke: Some(invoke), ..Held::default() };
+    match served.status.as_ref().map_or(Verdict::Served, verdict) {
+        Verdict::Served => Attempt::Answer(served.answer(call.deadline, held)),
+        Verdict::Exhausted => Attempt::Exhausted(served.answer(call.deadline, held)),
+        Verdict::Lost => Attempt::Lost(served.answer(call.deadline, held)),
+        Verdict::Unavailable => {
+            held.end(Code::Unavailable);
+            unavailable(served.status.unwrap_or(Status::unavailable("")))
+        }
+    }
+}
+
+/// Sends a call to the peer that holds a copy.
+pub async fn forward(plane: &Plane, call: &Call, model: &Arc<Model>, copy: &PeerCopy) -> Attempt {
+    let held = Held { peer: Some(copy.upstream.occupy()), ..Held::default() };
+    let headers = headers::outgoing(&call.headers, model, call.deadline, true);
+    let limit = plane.config.max_message_bytes;
+    match exchange(&copy.upstream, &call.path, headers, &call.message, limit).await {
+        Ok(served) if served.head.headers.contains_key(headers::HOP_STATUS) => {
+            let text = format!("instance {} cannot serve the model", copy.instance);
+            unavailable(served.status.unwrap_or(Status::unavailable(text)))
+        }
+        Ok(served) if served.code() == Some(Code::ResourceExhausted) => {
+            Attempt::Exhausted(served.answer(call.deadline, held))
+        }
+        Ok(served) => Attempt::Answer(served.answer(call.deadline, held)),
+        Err(failure) => failure.into(),
+    }
+}
+
+fn unavailable(status: Status) -> Attempt {
+    Attempt::Failed(NoAnswer { status, remedy: Remedy::Elsewhere })
+}
+
+/// What a model server's error says about its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Lost,
+    Unavailable,
+    Exhausted,
+    Served,
+}
+
+/// Reads an error of the model server. Triton and MLServer do not use `NOT_FOUND` for a model they do not know.
+fn verdict(status: &Status) -> Verdict {
+    let text = status.message.as_str();
+    match status.code {
+        Code::NotFound => Verdict::Lost,
+        Code::InvalidArgument if text.starts_with("Model ") && text.contains(" not found") => Verdict::Lost,
+        Code::Unavailable
+            if text.contains("Request for unknown model")
+                && (text.contains("is not found") || text.contains("has no available versions")) =>
+        {
+            Verdict::Lost
+        }
+        Code::Unavailable => Verdict::Unavailable,
+        Code::ResourceExhausted => Verdict::Exhausted,
+        _ => Verdict::Served,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_model_is_recognised_by_what_servers_say() {
+        for (code, text, expected) in [
+            (Code::NotFound, "", Verdict::Lost),
+            (Code::InvalidArgument, "Model iris__isvc-1 not found", Verdict::Lost),
+            (Code::InvalidArgument, "Invalid shape", Verdict::Served),
+            (Code::Unavailable, "Request for unknown model: 'a' is not found", Verdict::Lost),
+            (Code::Unavailable, "Request for unknown model: 'a' has no available versions", Verdict::Lost),
+            (Code::Unavailable, "shutting down", Verdict::Unavailable),
+            (Code::ResourceExhausted, "", Verdict::Exhausted),
+            (Code::Internal, "", Verdict::Served),
+        ] {
+            assert_eq!(verdict(&Status::new(code, text)), expected, "{code:?} {text}");
+        }
+    }
+}
