@@ -36,7 +36,7 @@ def foreground(machine: Machine) -> subprocess.Popen[str]:
 def ends(process: subprocess.Popen[str], machine: Machine) -> None:
     process.communicate(timeout=30)
     until(lambda: not processes_of(machine.home.root), "all processes to end", 20)
-    assert not machine.home.is_running()
+    until(lambda: not machine.home.is_running(), "the lock to be free", 5)
 
 
 def family(process: subprocess.Popen[str]) -> tuple[psutil.Process, psutil.Process]:
