@@ -33,7 +33,7 @@ class Refusal(enum.Enum):
 
     TOO_LARGE = "the model is larger than the instance's whole capacity"
     TOO_OLD = "everything here was used more recently"
-    BUSY = "what could make room is still being loaded"
+    BUSY = "what could make room is still being loaded, or was only just"
 
 
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ class Copy:
     size: Resources
     last_used: int
     phase: Phase = Phase.WAITING
+    held: bool = False
+    """Not evicted for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,16 @@ class Cache:
         if copy := self._copies.get(model_id):
             copy.last_used = max(copy.last_used, last_used)
 
+    def hold(self, model_id: str) -> None:
+        """Keeps a copy from being evicted until `settle`."""
+        if copy := self._copies.get(model_id):
+            copy.held = True
+
+    def settle(self, model_id: str) -> None:
+        """Ends `hold`."""
+        if copy := self._copies.get(model_id):
+            copy.held = False
+
     def release(self, model_id: str) -> None:
         """A copy goes: memory that it has in use counts until `freed`."""
         copy = self._copies.pop(model_id)
@@ -218,7 +230,8 @@ class _OldestFirst:
                 heapq.heappush(self._order, (copy.last_used, copy.model_id))
                 continue
             self._passed[copy.model_id] = entry
-            return copy
+            if not copy.held:
+                return copy
         raise StopIteration
 
     def close(self) -> None:

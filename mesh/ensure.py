@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -15,6 +16,7 @@ from mesh.errors import (
     NoHomeError,
     RegistryUnavailableError,
     RuntimeDownError,
+    TooOldError,
 )
 from mesh.guard import RuntimeGuard
 from mesh.loading import Loader
@@ -30,6 +32,17 @@ MAX_ATTEMPTS = 8
 """Instances tried, and waits for a lost server, for one call; the original's number."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Load:
+    """A load here with its record. `urgent` is set as soon as a request waits for it."""
+
+    last_used: int
+    urgent: bool
+    routed: asyncio.Future[Resources]
+    """Ends when the copy can serve; the task ends when its record says so."""
+    task: asyncio.Task[Resources] = field(init=False)
 
 
 class Ensurer:
@@ -60,7 +73,7 @@ class Ensurer:
         self._metrics = metrics
         self._now = now
         self._own_id = registry.instance_id
-        self._loads: dict[str, asyncio.Task[Resources]] = {}
+        self._loads: dict[str, _Load] = {}
 
     def is_here(self, model_id: str) -> bool:
         """Whether a copy is on this instance or on its way."""
@@ -73,9 +86,17 @@ class Ensurer:
         return model_id in self._loads
 
     async def ensure(
-        self, model_id: str, *, last_used: int, urgent: bool, excluded: Collection[str] = ()
+        self,
+        model_id: str,
+        *,
+        last_used: int,
+        urgent: bool,
+        excluded: Collection[str] = (),
+        recorded: bool = True,
     ) -> None:
         """Returns when some copy can serve and is routed; those on excluded instances do not count.
+
+        With `recorded`, the registry says so too. A request does not wait for that.
 
         Raises ModelNotFoundError, LoadFailedError, NoCapacityError, NoHomeError, RuntimeDownError or
         RegistryUnavailableError.
@@ -94,7 +115,7 @@ class Ensurer:
                 continue
             try:
                 if target == self._own_id:
-                    await self.load_here(model_id, last_used=last_used, urgent=urgent)
+                    await self.load_here(model_id, last_used=last_used, urgent=urgent, recorded=recorded)
                 else:
                     await self._load_there(target, model_id, last_used=last_used, urgent=urgent)
             except RegistryUnavailableError:
@@ -108,18 +129,31 @@ class Ensurer:
                 return
         raise last or RuntimeDownError(f"no copy of the model could be had in {MAX_ATTEMPTS} attempts")
 
-    async def load_here(self, model_id: str, *, last_used: int, urgent: bool) -> Resources:
-        """Loads a model on this instance. Raises as `ensure`; a failure is recorded."""
-        task = self._loads.get(model_id)
-        if task is None:
-            task = asyncio.create_task(
-                self._load_here(model_id, last_used, urgent=urgent), name=f"here {model_id}"
-            )
-            self._loads[model_id] = task
-            task.add_done_callback(lambda _: self._loads.pop(model_id, None))
-        elif urgent:
-            self._loader.promote(model_id, last_used)
-        return await asyncio.shield(task)
+    async def load_here(
+        self, model_id: str, *, last_used: int, urgent: bool, recorded: bool = True
+    ) -> Resources:
+        """Loads a model on this instance, and returns when the copy can serve, or is also `recorded`.
+
+        Raises as `ensure`; a failure is recorded in any case.
+        """
+        while True:
+            load = self._loads.get(model_id) or self._begin(model_id, last_used, urgent=urgent)
+            if load.routed.done() and not self._loader.is_loaded(model_id):
+                # The copy has gone again before its record was written.
+                await asyncio.wait({load.task})
+                continue
+            load.last_used = max(load.last_used, last_used)
+            if urgent:
+                load.urgent = True
+                self._loader.promote(model_id, last_used)
+            try:
+                return await asyncio.shield(load.task if recorded else load.routed)
+            except TooOldError:
+                if not urgent:
+                    raise
+                # It was refused as the background load that it was before this request came.
+                if self._loads.get(model_id) is load:
+                    del self._loads[model_id]
 
     def placement(self, record: ModelRecord, size: Resources, tried: Collection[str] = ()) -> Placement:
         """Where a new copy of the model would go now."""
@@ -147,7 +181,7 @@ class Ensurer:
 
     async def close(self) -> None:
         """Gives up what is under way."""
-        tasks = list(self._loads.values())
+        tasks = [load.task for load in self._loads.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -213,17 +247,36 @@ class Ensurer:
             await self._registry.refresh(model_id)
         self._routes.flush()
 
-    async def _load_here(self, model_id: str, last_used: int, *, urgent: bool) -> Resources:
+    def _begin(self, model_id: str, last_used: int, *, urgent: bool) -> _Load:
+        load = _Load(last_used, urgent, asyncio.get_running_loop().create_future())
+
+        def end(task: asyncio.Task[Resources]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if not load.routed.done():
+                if error:
+                    load.routed.set_exception(error)
+                    load.routed.exception()
+                else:
+                    load.routed.cancel()
+            if self._loads.get(model_id) is load:
+                del self._loads[model_id]
+
+        load.task = asyncio.create_task(self._load_here(model_id, load), name=f"here {model_id}")
+        load.task.add_done_callback(end)
+        self._loads[model_id] = load
+        return load
+
+    async def _load_here(self, model_id: str, load: _Load) -> Resources:
         started = self._now()
-        record = await self._registry.update(model_id, copies.claimed(self._own_id, started, last_used))
+        record = await self._registry.update(model_id, copies.claimed(self._own_id, started, load.last_used))
         if record is None:
             raise ModelNotFoundError
         try:
             size = await self._loader.load(
                 ModelInfo(model_id, record.type, record.path, record.key),
                 size=record.size,
-                last_used=last_used,
-                urgent=urgent,
+                last_used=load.last_used,
+                urgent=load.urgent,
             )
         except LoadFailedError as error:
             log.warning("model not loaded", model=model_id, error=str(error))
@@ -233,7 +286,7 @@ class Ensurer:
         except (MeshError, asyncio.CancelledError):
             await self._registry.update(model_id, copies.gone(self._own_id))
             raise
-        self._routes.add(model_id)
+        load.routed.set_result(size)
         log.info("model loaded", model=model_id, bytes=size.memory)
         self._metrics.load.observe(self._now() - started)
         self._metrics.size.observe(size.memory)

@@ -76,6 +76,10 @@ class NoCapacityError(MeshError):
     retry_after_ms: int | None = RETRY_MS
 
 
+class TooOldError(NoCapacityError):
+    """A load that no request waits for would displace models that were used more recently."""
+
+
 class NoHomeError(MeshError):
     """No running instance may hold models of this type.
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.cache import Cache, Phase, Plan, Refusal
-from mesh.errors import LoadFailedError, MeshError, NoCapacityError, RemovedError, RuntimeDownError
+from mesh.errors import (
+    LoadFailedError,
+    MeshError,
+    NoCapacityError,
+    RemovedError,
+    RuntimeDownError,
+    TooOldError,
+)
 from mesh.runtime import ModelInfo, Runtime, RuntimeTerms
 from store.records import NOTHING, Resources
 
@@ -21,6 +28,8 @@ URGENT = 2**62
 """Priority of loads that a request waits for: before all others; those are ordered by the model's last use.
 """
 UNLOAD_RETRY_SECONDS = 2.0
+HOLD_SECONDS = 0.02
+"""A copy that a request waited for is not evicted before the request has had time to reach it."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,21 +50,25 @@ class _Job:
 class Loader:
     """The copies of this instance and the work on them.
 
-    `on_evict` is called before a loaded copy is unloaded: it takes the copy out of the routes. `drained` then
-    waits until no request uses it.
+    `on_loaded` is called the moment that a copy can serve, `on_evict` before it is unloaded: they keep the
+    routes. `drained` waits until no request uses a copy. `now` is in milliseconds since 1970.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         *,
+        on_loaded: Callable[[str], None],
         on_evict: Callable[[str], None],
         drained: Callable[[str], Awaitable[None]],
+        now: Callable[[], int],
     ) -> None:
         self.cache = Cache(NOTHING)
         self._runtime = runtime
+        self._on_loaded = on_loaded
         self._on_evict = on_evict
         self._drained = drained
+        self._now = now
         self._terms: RuntimeTerms | None = None
         self._jobs: dict[str, _Job] = {}
         self._queue: list[tuple[int, int, str]] = []
@@ -64,6 +77,7 @@ class Loader:
         self._loading: set[str] = set()
         self._unloads: dict[str, asyncio.Task[None]] = {}
         self._sequence = 0
+        self._held = 0
 
     @property
     def pending(self) -> int:
@@ -204,7 +218,7 @@ class Loader:
             # What a request waits for is wanted now, however long it has been in the queue.
             wanted = URGENT if job.priority == URGENT else job.last_used
             plan = self.cache.plan(job.info.model_id, job.size, wanted)
-            if plan is Refusal.BUSY and (self._waiting or self._loading):
+            if plan is Refusal.BUSY and (self._waiting or self._loading or self._held):
                 break
             heapq.heappop(self._queue)
             self._queued.discard(job.info.model_id)
@@ -235,7 +249,8 @@ class Loader:
         return None
 
     def _no_capacity(self, job: _Job, refusal: Refusal) -> NoCapacityError:
-        error = NoCapacityError(
+        kind = TooOldError if refusal is Refusal.TOO_OLD else NoCapacityError
+        error = kind(
             f"no room for the model: {refusal.value} "
             f"(it needs {job.size.memory} bytes, the capacity is {self.cache.capacity.memory})"
         )
@@ -249,8 +264,22 @@ class Loader:
             log.debug("model size corrected", model=model_id, expected=job.size.memory, actual=size.memory)
         for larger_than_thought in self.cache.finish(model_id, size):
             self._begin_unload(larger_than_thought)
+        if job.priority == URGENT:
+            self.cache.touch(model_id, self._now())
+            self._hold(model_id)
+        self._on_loaded(model_id)
         if not job.done.done():
             job.done.set_result(size)
+
+    def _hold(self, model_id: str) -> None:
+        self.cache.hold(model_id)
+        self._held += 1
+        asyncio.get_running_loop().call_later(HOLD_SECONDS, self._settle, model_id)
+
+    def _settle(self, model_id: str) -> None:
+        self._held -= 1
+        self.cache.settle(model_id)
+        self._pump()
 
     def _fail(self, job: _Job, error: MeshError) -> None:
         if not job.done.done():

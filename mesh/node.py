@@ -79,7 +79,9 @@ class MeshNode:
         self.byte_path = byte_path(self._on_miss)
         self.registry = Registry(store, keys, instance_id=config.instance_id, now=now)
         self.routes = Routes(self.registry, self.byte_path)
-        self.loader = Loader(runtime, on_evict=self._on_evict, drained=self._drained)
+        self.loader = Loader(
+            runtime, on_loaded=self.routes.add, on_evict=self._on_evict, drained=self._drained, now=now
+        )
         self.guard = RuntimeGuard(runtime, self.loader, on_ready=self._on_ready, on_lost=self._on_lost)
         self.session = Session(store, on_renewed=self._on_renewed)
         self.presence = Presence(
@@ -201,7 +203,9 @@ class MeshNode:
         if miss.failure is not None:
             excluded.discard(self._config.instance_id)
             await self._recover(model_id, miss.failure)
-        await self.ensurer.ensure(model_id, last_used=self._now(), urgent=True, excluded=excluded)
+        await self.ensurer.ensure(
+            model_id, last_used=self._now(), urgent=True, excluded=excluded, recorded=False
+        )
         self.routes.flush()
 
     async def _recover(self, model_id: str, failure: str) -> None:

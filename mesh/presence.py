@@ -13,7 +13,7 @@ from store.errors import StoreError
 from store.records import INSTANCES, NOTHING, InstanceRecord
 from store.session import Session
 
-LEAST_GAP_SECONDS = 0.5
+LEAST_GAP_SECONDS = 0.2
 """Between two publications; placement on other instances is at most this much behind a change that matters.
 """
 LONGEST_GAP_SECONDS = 40.0

@@ -169,7 +169,11 @@ class VModels:
     def _begin(self, vmodel_id: str) -> None:
         task = asyncio.create_task(self._move(vmodel_id), name=f"move {vmodel_id}")
         self._moving[vmodel_id] = task
-        task.add_done_callback(lambda _: self._moving.pop(vmodel_id, None))
+        task.add_done_callback(lambda ended: self._end(vmodel_id, ended))
+
+    def _end(self, vmodel_id: str, task: asyncio.Task[None]) -> None:
+        if self._moving.get(vmodel_id) is task:
+            del self._moving[vmodel_id]
 
     async def _move(self, vmodel_id: str) -> None:
         row = self._registry.vmodels.get(vmodel_id)
@@ -283,6 +287,9 @@ class VModels:
         return sum(self._registry.live(id_) for id_ in record.instances) if record else 0
 
     def _on_change(
-        self, _id: str, _before: Entry[VModelRecord] | None, _now: Entry[VModelRecord] | None
+        self, vmodel_id: str, before: Entry[VModelRecord] | None, now: Entry[VModelRecord] | None
     ) -> None:
+        elsewhere = before is not None and (now is None or now.value.target != before.value.target)
+        if elsewhere and (task := self._moving.pop(vmodel_id, None)):
+            task.cancel()
         self._changed.set()

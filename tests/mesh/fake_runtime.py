@@ -64,8 +64,12 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     async def start(self) -> None:
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         model_runtime_pb2_grpc.add_ModelRuntimeServicer_to_server(self, self.server)
+        self.serve_more(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
+
+    def serve_more(self, server: Any) -> None:
+        """Other services on the same port."""
 
     async def stop(self) -> None:
         await self.server.stop(0)

@@ -138,6 +138,7 @@ class CacheMachine(RuleBasedStateMachine):
         gained = [victim.size.memory for victim in victims if victim]
         assert room + sum(gained) >= bytes_
         assert not gained or room + sum(gained[:-1]) < bytes_
+        assert not any(victim.held for victim in victims if victim)
         ages = [victim.last_used for victim in victims if victim]
         assert ages == sorted(ages)
         self.freeing |= {victim.model_id: victim.size.memory for victim in victims if victim}
@@ -158,6 +159,13 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(model=models, last_used=st.integers(0, 100))
     def touch(self, model: str, last_used: int) -> None:
         self.cache.touch(model, last_used)
+
+    @rule(model=models, held=st.booleans())
+    def hold(self, model: str, held: bool) -> None:  # noqa: FBT001
+        if held:
+            self.cache.hold(model)
+        else:
+            self.cache.settle(model)
 
     @rule(model=models)
     def release(self, model: str) -> None:
@@ -182,7 +190,7 @@ class CacheMachine(RuleBasedStateMachine):
         started = [copy.size.memory for copy in copies if copy.phase is not Phase.WAITING]
         assert self.cache.promised.memory == sum(copy.size.memory for copy in copies) <= self.capacity
         assert self.cache.in_use.memory == sum(started) + sum(self.freeing.values()) <= self.capacity
-        ages = [copy.last_used for copy in copies if copy.phase is Phase.LOADED]
+        ages = [copy.last_used for copy in copies if copy.phase is Phase.LOADED and not copy.held]
         assert self.cache.oldest() == min(ages, default=0)
 
 
