@@ -47,6 +47,8 @@ _START_SECONDS = 60.0
 """Until a dependency or the controller must be ready; they need about two."""
 _STOP_SECONDS = 8.0
 """What pods get to stop when the whole cluster goes; there is nobody to drain to."""
+_STOP_DEPENDENCIES_SECONDS = 2.0
+"""What etcd, the S3 server and the controller get; nothing of theirs outlives the cluster."""
 _SERVERS = ("mlserver",)
 """Environments that are built before the start, so that no model waits for them."""
 
@@ -218,7 +220,7 @@ class Supervisor:
         manager.stop()
         await asyncio.gather(running, return_exceptions=True)
         await runner.close(_STOP_SECONDS, keep=lambda pod: "local.modelmesh/part" in pod.metadata.labels)
-        await runner.close(_STOP_SECONDS)
+        await runner.close(_STOP_DEPENDENCIES_SECONDS)
 
 
 def resource_of(core: Core, obj: JSON) -> Resource:
