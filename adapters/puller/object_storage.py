@@ -56,6 +56,7 @@ class ObjectStorage:
 
         Raises:
             ObjectNotFoundError: a target has no object.
+            StorageConfigError: a target's path cannot be one of an object.
             StorageError: any other failure, by kind.
         """
         downloads = [download for target in targets for download in await self._plan(target, folder)]
@@ -78,9 +79,15 @@ class ObjectStorage:
     async def _find(self, target: Target) -> list[RemoteObject]:
         path = target.remote.strip("/")
         where = f"{self._address}/{path}"
-        found = await self._below(path, where)
-        if not found and not target.remote.endswith("/"):
-            found = await self._single(path, where)
+        try:
+            found = await self._below(path, where)
+            if not found and not target.remote.endswith("/"):
+                found = await self._single(path, where)
+        except ValueError as error:
+            raise StorageConfigError(
+                f'"{path}" is no path of an object: its parts may not be empty, "." or "..", nor contain '
+                "control characters",
+            ) from error
         if not found:
             raise ObjectNotFoundError(f"no object at {where} ({self._config.describe()})")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ _AMBIENT = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+_DEFAULT_REGION = "us-east-1"
+# Without an endpoint, bucket and region become parts of the host name that (signed) requests are sent to.
+_HOST_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Transient failures (5xx, refused or dropped connections) are retried this often, over about 6 s.
 _RETRIES = 5
 _RETRY = {
@@ -58,8 +62,11 @@ def open_storage(config: StorageConfig, slots: asyncio.Semaphore) -> ObjectStora
     bucket, endpoint = config.text("bucket"), config.text("endpoint_url")
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise StorageConfigError(f'endpoint_url "{endpoint}" is no http or https URL ({config.describe()})')
+    region = config.text("region") or _DEFAULT_REGION
+    if not endpoint and not (_HOST_PART.fullmatch(bucket) and _HOST_PART.fullmatch(region)):
+        raise StorageConfigError(f'bucket "{bucket}" or region "{region}" is none of Amazon\'s')
     options: dict[str, Any] = {
-        "region": config.text("region") or "us-east-1",
+        "region": region,
         "virtual_hosted_style_request": not endpoint,
         **({"endpoint": endpoint.rstrip("/")} if endpoint else {}),
         **_credentials(config),

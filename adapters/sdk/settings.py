@@ -16,6 +16,8 @@ T = TypeVar("T")
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _LARGEST_PORT = 65535
+# The largest numbers that the SPI's messages can carry.
+_UINT32, _UINT64 = 2**32 - 1, 2**64 - 1
 # The mesh refuses a runtime that allows less time than this.
 _SHORTEST_LOAD_MS = 100
 
@@ -54,7 +56,7 @@ class Settings:
             ConfigurationError: names every variable that is wrong and what it must be.
         """
         read = _Reader(environment)
-        memory = read.number("CONTAINER_MEM_REQ_BYTES", 0, least=0)
+        memory = read.number("CONTAINER_MEM_REQ_BYTES", 0, least=0, most=_UINT64)
         reserve = read.number("MEM_BUFFER_BYTES", 256 << 20, least=0)
         if "CONTAINER_MEM_REQ_BYTES" not in environment:
             read.problem(
@@ -72,12 +74,12 @@ class Settings:
             server_port=runtime_port,
             data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{runtime_port}",
             capacity=memory - reserve,
-            loading_concurrency=read.number("LOADING_CONCURRENCY", 1, least=1),
-            load_timeout_ms=read.number("LOADTIME_TIMEOUT", 30_000, least=_SHORTEST_LOAD_MS),
-            default_model_size=read.number("DEFAULT_MODELSIZE", 1_000_000, least=1),
+            loading_concurrency=read.number("LOADING_CONCURRENCY", 1, least=1, most=_UINT32),
+            load_timeout_ms=read.number("LOADTIME_TIMEOUT", 30_000, least=_SHORTEST_LOAD_MS, most=_UINT32),
+            default_model_size=read.number("DEFAULT_MODELSIZE", 1_000_000, least=1, most=_UINT64),
             size_multiplier=read.factor("MODELSIZE_MULTIPLIER", size_multiplier),
             server_version=environment.get("RUNTIME_VERSION", "v1"),
-            per_model_concurrency=read.number("LIMIT_PER_MODEL_CONCURRENCY", 0, least=0),
+            per_model_concurrency=read.number("LIMIT_PER_MODEL_CONCURRENCY", 0, least=0, most=_UINT32),
             root=Path(environment.get("ROOT_MODEL_DIR") or "/models"),
             storage_secret=Path(environment.get("STORAGE_CONFIG_DIR") or "/storage-config"),
             embedded_puller=read.flag("USE_EMBEDDED_PULLER", default=False),

@@ -1,0 +1,27 @@
+"""The settings of S3: what is refused before anything is sent anywhere."""
+
+import asyncio
+
+import pytest
+
+from adapters.errors import StorageConfigError
+from adapters.puller.s3 import open_storage
+from adapters.puller.storage_config import StorageConfig
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bucket": "example.com#"},
+        {"bucket": "example.com/b"},
+        {"bucket": "b", "region": "example.com/#"},
+        {"bucket": "b", "region": "x@example.com:80/?"},
+    ],
+)
+def test_bucket_and_region_cannot_choose_the_host(settings: dict[str, str]) -> None:
+    with pytest.raises(StorageConfigError, match="none of Amazon's"):
+        open_storage(StorageConfig(settings), asyncio.Semaphore(1))
+
+
+def test_a_bucket_of_amazon_needs_no_endpoint() -> None:
+    open_storage(StorageConfig({"bucket": "my.models-2", "region": "eu-west-1"}), asyncio.Semaphore(1))
