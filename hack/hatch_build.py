@@ -7,7 +7,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDERS = ("adapters", "api", "config", "controller", "local", "mesh", "runtimes", "store")
+FOLDERS = ("adapters", "api", "config", "controller", "fvt/proto", "local", "mesh", "runtimes", "store")
 
 
 class ApplicationFolders(BuildHookInterface):  # type: ignore[type-arg,misc]

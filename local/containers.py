@@ -145,15 +145,18 @@ def _value(container: Container, variable: EnvVar, facts: Facts) -> str | None:
         kind, _, resource = reference.resource.partition(".")
         if owner is None or kind not in {"requests", "limits"}:
             raise PodSpecError(f"{where}: container {name!r} has no {reference.resource!r}")
-        amount = parse(str(getattr(owner.resources, kind).get(resource, 0)))
-        return str(math.ceil(amount / (parse(str(reference.divisor or 1)) or 1)))
+        try:
+            amount = parse(str(getattr(owner.resources, kind).get(resource, 0)))
+            return str(math.ceil(amount / (parse(str(reference.divisor or 1)) or 1)))
+        except ValueError as error:
+            raise PodSpecError(f"{where}: {error}") from error
     for kind, selector in (("Secret", source.secret_key_ref), ("ConfigMap", source.config_map_key_ref)):
         if selector is None:
             continue
         content = facts.config.get((kind, selector.name), {}).get(selector.key)
         if content is None and not selector.optional:
             raise PodSpecError(f"{where}: {kind} {selector.name!r} with an entry {selector.key!r} is missing")
-        return None if content is None else content.decode()
+        return None if content is None else content.decode(errors="surrogateescape")
     raise PodSpecError(f"{where}: this kind of valueFrom does not exist in local mode")
 
 

@@ -16,6 +16,8 @@ class ToolUnavailableError(LocalError):
 class EnvironmentFailedError(LocalError):
     """The Python environment of a model server could not be built."""
 
+    reason = "EnvironmentFailed"
+
 
 class AlreadyRunningError(LocalError):
     """This home directory has a running cluster."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from api.core import CONFIG_MAP, POD, SECRET, ConfigMap, Pod, Secret, SecretVolumeSource
-from controller.runtime.errors import NotFound
+from controller.runtime.errors import ClientError, NotFound
 from local import containers, environments, podstatus, volumes
 from local.container_runner import ContainerRunner
 from local.errors import EnvironmentFailedError, PodSpecError
@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 2.0
 """Until a pod that cannot start yet, for want of a Secret say, is looked at again without a change."""
+_RETRY_BUILD_SECONDS = 30.0
+"""The same after a model server's environment could not be built, which downloads."""
 
 
 @dataclass(slots=True)
@@ -123,10 +125,11 @@ class PodWorker:
         """Prepare the pod, again and again while something is missing; None when it is to stop instead."""
         said = ""
         while not self._stopping.is_set():
+            retry = _RETRY_SECONDS
             try:
                 return await self._prepare()
-            except (PodSpecError, EnvironmentFailedError) as error:
-                reason = error.reason if isinstance(error, PodSpecError) else "EnvironmentFailed"
+            except (PodSpecError, EnvironmentFailedError, ClientError, OSError) as error:
+                reason = getattr(error, "reason", "") or "FailedToPrepare"
                 for state in self._states:
                     state.state = podstatus.waiting(reason, str(error))
                 self._changed.set()
@@ -134,8 +137,10 @@ class PodWorker:
                     said = str(error)
                     self.event("Warning", reason, said)
                     log.warning("pod cannot start", pod=self.pod.name, reason=reason, problem=said)
+                if isinstance(error, EnvironmentFailedError):
+                    retry = _RETRY_BUILD_SECONDS
             self._refresh.clear()
-            await self._wait_for_news(_RETRY_SECONDS)
+            await self._wait_for_news(retry)
         return None
 
     async def _wait_for_news(self, seconds: float) -> None:
@@ -275,14 +280,13 @@ class PodWorker:
             previous=self._conditions,
         )
         self._conditions = status["conditions"]
-        with contextlib.suppress(NotFound):
-            await self._client.patch(
-                POD,
-                self.pod.name,
-                self.pod.namespace,
-                {"status": status},
-                subresource="status",
-            )
+        name, namespace = self.pod.name, self.pod.namespace
+        try:
+            await self._client.patch(POD, name, namespace, {"status": status}, subresource="status")
+        except NotFound:
+            pass
+        except ClientError:
+            log.exception("cannot write a pod's status", pod=name)
 
 
 def references(pod: Pod) -> set[tuple[str, str]]:

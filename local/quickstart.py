@@ -178,6 +178,7 @@ def run(home: Home, settings: Settings, options: Options) -> int:
         walk.compare(options)
     except BaseException:
         cluster.wait(process, stop=True)
+        console.print(f"Logs are in {home.logs} and {home.supervisor_log}", soft_wrap=True)
         raise
     if options.keep:
         console.print(f"\nThe cluster keeps running: export KUBECONFIG={home.kubeconfig}", soft_wrap=True)

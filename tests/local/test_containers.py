@@ -149,6 +149,13 @@ def test_resources_of_a_container_become_variables(reference: JSON, expected: An
     assert environment_of(variable, others=[other])["M"] == expected
 
 
+def test_an_amount_that_is_none_is_an_error_that_names_the_variable() -> None:
+    other = {"name": "other", "resources": {"requests": {"memory": "much"}}}
+    reference = {"resource": "requests.memory", "containerName": "other"}
+    with pytest.raises(PodSpecError, match="variable M of container server: 'much'"):
+        environment_of({"name": "M", "valueFrom": {"resourceFieldRef": reference}}, others=[other])
+
+
 def test_entries_of_secrets_become_variables_and_a_missing_one_is_an_error() -> None:
     reference = {"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
     assert environment_of(reference, config={("Secret", "s"): {"k": b"v"}})["K"] == "v"
