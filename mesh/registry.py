@@ -64,7 +64,10 @@ class Registry:
     def live(self, instance_id: str) -> bool:
         """Whether an instance is there and stays."""
         row = self.instances.get(instance_id)
-        return row is not None and not row.value.shutdown
+        if row is None:
+            # Its own record may still be on its way into the table.
+            return instance_id == self.instance_id
+        return not row.value.shutdown
 
     def is_leader(self) -> bool:
         """Whether housekeeping is this instance's job: it is the one that has been there longest."""

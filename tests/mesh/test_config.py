@@ -1,0 +1,76 @@
+"""Settings have the original's names; a wrong one is named."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh.config import Config, Metrics, read_config
+from mesh.errors import ConfigError
+
+LEAST = {"MM_SERVICE_NAME": "modelmesh-serving", "KV_STORE": "etcd:/etc/etcd", "WKUBE_POD_NAME": "pod"}
+
+
+def read(**values: str) -> Config:
+    config = read_config(LEAST | values)
+    config.policy_socket.parent.rmdir()
+    return config
+
+
+def test_defaults() -> None:
+    config = read()
+    assert (config.grpc_port, config.rest_port, config.peer_port) == (0, 8008, 8080)
+    assert (config.probe_port, config.prestop_port, config.metrics) == (8089, 8090, None)
+    assert config.serving_target == config.runtime_target == "tcp:127.0.0.1:8085"
+    assert (config.max_message_bytes, config.kv_prefix, config.shutdown_seconds) == (16_777_216, "mm", 30)
+
+
+def test_what_the_controller_sets() -> None:
+    config = read(
+        WKUBE_POD_NAME="modelmesh-serving-mlserver-1.x-7d9f8b6c5d-x2k4p",
+        WKUBE_POD_IPADDR="10.0.0.7",
+        MM_SVC_GRPC_PORT="8033",
+        INTERNAL_GRPC_PORT="8085",
+        INTERNAL_SERVING_GRPC_SOCKET_PATH="/models/server.sock",
+        MM_METRICS="prometheus:port=2112;scheme=http",
+        MM_LABELS="rt:mlserver-1.x, mt:sklearn",
+        MM_TYPE_CONSTRAINTS_PATH="/etc/watson/mmesh/config/type_constraints",
+        MM_SHARED_LISTEN="grpc=127.0.0.1:8033,http=127.0.0.1:8008",
+        SHUTDOWN_TIMEOUT_MS="90000",
+        ZOOKEEPER="zk:2181",
+    )
+    assert config.instance_id == "8b6c5d-x2k4p"
+    assert config.peer_address == "10.0.0.7:8080"
+    assert (config.runtime_target, config.serving_target) == (
+        "tcp:127.0.0.1:8085",
+        "unix:/models/server.sock",
+    )
+    assert config.metrics == Metrics(2112, https=False)
+    assert config.labels == ("mt:sklearn", "rt:mlserver-1.x")
+    assert config.type_constraints_path == Path("/etc/watson/mmesh/config/type_constraints")
+    assert (config.shared_grpc, config.shared_rest) == (("127.0.0.1:8033",), ("127.0.0.1:8008",))
+    assert config.shutdown_seconds == 90
+    assert config.ignored == ("ZOOKEEPER",)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"MM_SERVICE_NAME": ""}, "MM_SERVICE_NAME"),
+        ({"KV_STORE": ""}, "KV_STORE"),
+        ({"WKUBE_POD_NAME": "a,b"}, "WKUBE_POD_NAME"),
+        ({"MM_SVC_GRPC_PORT": "eighty"}, "MM_SVC_GRPC_PORT"),
+        ({"MM_PEER_PORT": "70000"}, "MM_PEER_PORT"),
+        ({"MM_SVC_GRPC_MAX_MSG_SIZE": "1"}, "MM_SVC_GRPC_MAX_MSG_SIZE"),
+        ({"INTERNAL_GRPC_PORT": "1", "INTERNAL_GRPC_SOCKET_PATH": "/s"}, "INTERNAL_GRPC_PORT"),
+        ({"MM_DATAPLANE_CONFIG": "{}", "MM_DATAPLANE_CONFIG_PATH": "/f"}, "MM_DATAPLANE_CONFIG"),
+        ({"MM_SHARED_LISTEN": "8033"}, "MM_SHARED_LISTEN"),
+        ({"MM_METRICS": "prometheus:port=x"}, "MM_METRICS"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        read(**values)
+
+
+def test_the_probe_port_can_be_turned_off() -> None:
+    assert read(MM_PROBE_PORT="NONE").probe_port == 0

@@ -1,0 +1,67 @@
+"""Records stay consistent whatever happens to copies, in any order."""
+
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh import copies
+from mesh.errors import LoadFailedError
+from store.records import ModelRecord, Resources
+
+BROKEN = LoadFailedError(StatusCode.NOT_FOUND, "no object")
+INSTANCES = st.sampled_from(["a", "b", "c"])
+
+
+def changes(instance: str, now: int) -> list[copies.Change]:
+    return [
+        copies.claimed(instance, now, now),
+        copies.loaded(instance, now, Resources(5)),
+        copies.failed(instance, now, BROKEN),
+        copies.gone(instance, now=now),
+        lambda record: record and copies.vanished(instance)(record),
+    ]
+
+
+@given(st.lists(st.tuples(INSTANCES, st.integers(0, 4)), max_size=30))
+def test_a_copy_is_never_both_held_and_failed(steps: list[tuple[str, int]]) -> None:
+    record: ModelRecord | None = ModelRecord(type="t")
+    for now, (instance, which) in enumerate(steps, 1):
+        record = changes(instance, now)[which](record)
+        assert record is not None
+        assert not record.instances.keys() & record.failed.keys()
+        assert record.loaded.keys() <= record.instances.keys()
+        assert record.failed.keys() <= record.failures.keys()
+
+
+def test_nothing_brings_a_deleted_model_back() -> None:
+    for change in changes("a", 1):
+        assert change(None) is None
+
+
+def test_rests_grow_and_are_forgotten_with_success() -> None:
+    record: ModelRecord | None = ModelRecord(type="t")
+    rests = []
+    for _ in range(9):
+        record = copies.failed("a", 0, BROKEN)(record)
+        assert record is not None
+        rests.append(copies.retry_at(record, "a"))
+        record = copies.claimed("a", 0, 0)(record)
+    assert rests == [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 640_000, 900_000, 900_000]
+    record = copies.failed("a", 0, BROKEN)(copies.loaded("a", 0, Resources(5))(record))
+    assert record is not None
+    assert copies.retry_at(record, "a") == 10_000
+    assert copies.retry_at(record, "b") == 0
+
+
+def test_the_last_failure_is_the_error_that_it_was() -> None:
+    record = copies.failed("b", 2, BROKEN)(
+        copies.failed("a", 1, LoadFailedError(StatusCode.UNKNOWN, "x"))(ModelRecord())
+    )
+    assert record is not None
+    error = copies.last_failure(record)
+    assert error is not None
+    assert (str(error), error.cause, error.code) == (
+        str(BROKEN),
+        BROKEN.cause,
+        StatusCode.FAILED_PRECONDITION,
+    )
