@@ -205,8 +205,8 @@ fn parse_timeout(value: &str) -> Option<Duration> {
     }
     let count: u64 = digits.parse().ok()?;
     Some(match unit {
-        "H" => Duration::from_hours(count),
-        "M" => Duration::from_mins(count),
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
         "S" => Duration::from_secs(count),
         "m" => Duration::from_millis(count),
         "u" => Duration::from_micros(count),
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn timeouts_are_parsed_in_every_unit() {
         for (text, expected) in [
-            ("2H", Duration::from_hours(2)),
-            ("3M", Duration::from_mins(3)),
+            ("2H", Duration::from_secs(7200)),
+            ("3M", Duration::from_secs(180)),
             ("5S", Duration::from_secs(5)),
             ("99999999m", Duration::from_millis(99_999_999)),
             ("7u", Duration::from_micros(7)),

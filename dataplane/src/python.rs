@@ -293,13 +293,16 @@ impl Dataplane {
 /// ticket is dropped unanswered.
 fn ask_policy(questions: &mpsc::Receiver<Ticket>, on_miss: &Py<PyAny>) {
     while let Ok(first) = questions.recv() {
-        Python::attach(|py| {
+        let asked = Python::try_attach(|py| {
             for ticket in std::iter::once(first).chain(questions.try_iter()) {
                 if let Err(error) = on_miss.call1(py, (Miss(ticket),)) {
                     error.write_unraisable(py, Some(on_miss.bind(py)));
                 }
             }
         });
+        if asked.is_none() {
+            return; // the interpreter is shutting down
+        }
     }
 }
 

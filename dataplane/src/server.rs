@@ -32,10 +32,10 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams that one client may have open on one connection.
 const MAX_STREAMS: u32 = 1000;
 /// A client that answers no ping for this long is gone.
-const PING_INTERVAL: Duration = Duration::from_mins(1);
+const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client of HTTP/1 sends its head within this, or loses the connection.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client of HTTP/1 sends the head of its next request within this, or loses the connection.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// After accept fails (no file descriptors left), others may free some within this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the grace period, requests that wait for a model are failed, and their answers sent within this.
