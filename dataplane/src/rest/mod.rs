@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -52,6 +52,7 @@ pub async fn serve(plane: Arc<Plane>, request: Request<Incoming>) -> Response<An
         Ok(endpoint) => endpoint,
         Err(mismatch) => return refused(&mismatch),
     };
+    let only_head = request.method() == Method::HEAD;
     let outcome = match endpoint {
         Endpoint::Server => Ok(ok(encode::server_metadata(&server_metadata()))),
         Endpoint::Live => Ok(ok(r#"{"live":true}"#)),
@@ -60,7 +61,16 @@ pub async fn serve(plane: Arc<Plane>, request: Request<Incoming>) -> Response<An
         Endpoint::Metadata(model) => measured(&plane, METADATA, request, model, metadata).await,
         Endpoint::Infer(model) => measured(&plane, INFER, request, model, infer).await,
     };
-    outcome.unwrap_or_else(|status| failed(&status))
+    let response = outcome.unwrap_or_else(|status| failed(&status));
+    if only_head { without_body(response) } else { response }
+}
+
+/// The answer to HEAD. HTTP/2 does not leave the body out by itself, and clients take one for a defect.
+fn without_body(mut response: Response<Answer>) -> Response<Answer> {
+    if let Some(len) = response.body().size_hint().exact() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    response.map(|_| Answer::empty())
 }
 
 /// An answer that is only an error.
