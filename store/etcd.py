@@ -34,7 +34,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 AUTH_CODES = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
 AWAY_CODES = frozenset(
-    {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED, StatusCode.UNKNOWN}
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.CANCELLED,
+        # grpc's own words for a write into a stream that has just broken.
+        StatusCode.INTERNAL,
+        StatusCode.UNKNOWN,
+    }
 )
 
 log = structlog.get_logger(__name__)
