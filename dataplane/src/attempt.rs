@@ -2,16 +2,27 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Response};
+use http_body_util::{BodyExt, Collected};
+use prost::Message as _;
 
 use crate::body::{Answer, Held};
 use crate::call::Call;
 use crate::exchange::{NoAnswer, Remedy, exchange};
+use crate::grpc::{self, Message};
 use crate::headers;
+use crate::message::Rope;
 use crate::metrics::InvokeTimer;
 use crate::plane::Plane;
 use crate::status::{Code, Status};
 use crate::table::{LocalUse, Model, PeerCopy};
+use crate::upstream::Upstream;
+use crate::v2;
+
+/// How a server of the V2 protocol is asked for a model.
+const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
 
 /// How one copy took a call.
 #[derive(Debug)]
@@ -67,6 +78,9 @@ pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUs
     let held = Held { local: Some(used), invoke: Some(invoke), ..Held::default() };
     match served.status.as_ref().map_or(Verdict::Served, verdict) {
         Verdict::Served => Attempt::Answer(served.answer(call.deadline, held)),
+        Verdict::Lost if has(runtime, call, model, limit).await => {
+            Attempt::Answer(served.answer(call.deadline, held))
+        }
         Verdict::Exhausted => Attempt::Exhausted(served.answer(call.deadline, held)),
         Verdict::Lost => Attempt::Lost(served.answer(call.deadline, held)),
         Verdict::Unavailable => {
@@ -74,6 +88,25 @@ pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUs
             unavailable(served.status.unwrap_or(Status::unavailable("")))
         }
     }
+}
+
+/// True if a server of the V2 protocol says that it has the model. What it did not find is then something
+/// else, such as a version that the client made up, and no reason to load the model again.
+async fn has(runtime: &Arc<Upstream>, call: &Call, model: &Arc<Model>, limit: usize) -> bool {
+    if !call.method().starts_with(v2::SERVICE) {
+        return false;
+    }
+    let asked = v2::ModelRequest { name: model.id.to_string(), version: String::new() };
+    let message = Message { compressed: false, body: Rope::from(Bytes::from(asked.encode_to_vec())) };
+    let headers = headers::outgoing(&HeaderMap::new(), model, call.deadline, false);
+    let path = PathAndQuery::from_static(MODEL_READY);
+    let Ok(served) = exchange(runtime, &path, headers, &message, limit).await else { return false };
+    let answer = served.answer(call.deadline, Held::default()).into_body().collect().await;
+    let answer = answer.map(Collected::to_bytes).unwrap_or_default();
+    answer
+        .get(grpc::PREFIX_LEN..)
+        .and_then(|message| v2::ModelReadyResponse::decode(message).ok())
+        .is_some_and(|answer| answer.ready)
 }
 
 /// Sends a call to the peer that holds a copy.

@@ -131,15 +131,23 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The measurements of `method`, `<package>.<Service>/<Method>`.
+    /// The measurements of `method`, `<package>.<Service>/<Method>`. Methods of one name share them, since only
+    /// the name is in the label.
     #[must_use]
     pub fn method(&self, method: &str) -> Arc<MethodMetrics> {
-        if let Some(found) = self.methods.read().get(method) {
+        let name = method.rsplit('/').next().unwrap_or(method);
+        if let Some(found) = self.methods.read().get(name) {
             return Arc::clone(found);
         }
         let mut methods = self.methods.write();
-        let name = if methods.len() < MAX_METHODS { method } else { OTHER_METHODS };
-        Arc::clone(methods.entry(name.into()).or_default())
+        let known = methods.contains_key(name) || methods.len() < MAX_METHODS;
+        Arc::clone(methods.entry(if known { name } else { OTHER_METHODS }.into()).or_default())
+    }
+
+    /// The measurements of methods that are not offered, whose names clients may have made up.
+    #[must_use]
+    pub fn other_method(&self) -> Arc<MethodMetrics> {
+        self.method(OTHER_METHODS)
     }
 
     /// Starts measuring a request of a client.
@@ -239,7 +247,7 @@ fn each<T>(
     mut write: impl FnMut(&T, &str),
 ) {
     for (name, method) in methods {
-        let short = name.rsplit('/').next().unwrap_or(name).replace(['\\', '"', '\n'], "_");
+        let short = name.replace(['\\', '"', '\n'], "_");
         for (code, seen) in Code::ALL.iter().zip(family(method)) {
             if let Some(metrics) = seen.get() {
                 write(metrics, &format!("method=\"{short}\",code=\"{}\"", code.name()));

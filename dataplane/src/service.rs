@@ -11,7 +11,7 @@ use crate::body::{Answer, Outgoing};
 use crate::call::Call;
 use crate::grpc;
 use crate::headers;
-use crate::metrics::ApiTimer;
+use crate::metrics::{ApiTimer, MethodMetrics};
 use crate::plane::Plane;
 use crate::route::{self, HopRefused};
 use crate::status::{Code, Status};
@@ -29,6 +29,8 @@ const POLICY_SERVICES: &[&str] = &[
 ];
 /// The policy's service for other instances.
 const PEER_SERVICE: &str = "modelmesh.internal.Peer";
+/// The method of [`v2::SERVICE`] that is answered here, whether or not the model server offers it.
+const MODEL_READY: &str = "ModelReady";
 /// The model server's management service, which no client may call.
 const RUNTIME_SERVICE: &str = "mmesh.ModelRuntime";
 
@@ -39,13 +41,13 @@ pub async fn client(plane: Arc<Plane>, request: Request<Incoming>) -> Response<A
     }
     let (service, method) = split(request.uri().path());
     match service {
-        RUNTIME_SERVICE => failed(&Status::unimplemented(format!("{RUNTIME_SERVICE} is not for clients"))),
+        RUNTIME_SERVICE => failed(&not_for_clients()),
         service if POLICY_SERVICES.contains(&service) => pass_to_policy(&plane, request).await,
         v2::SERVICE => match method {
             "ServerLive" => answer(&v2::ServerLiveResponse { live: true }),
             "ServerReady" => answer(&v2::ServerReadyResponse { ready: plane.ready.load(Ordering::Relaxed) }),
             "ServerMetadata" => answer(&server_metadata()),
-            "ModelReady" => measured(&plane, request, model_ready).await,
+            MODEL_READY => measured(&plane, request, model_ready).await,
             _ => measured(&plane, request, infer).await,
         },
         _ => measured(&plane, request, infer).await,
@@ -57,8 +59,10 @@ pub async fn peer(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Ans
     if let Some(refusal) = refuse_other_protocols(&request) {
         return refusal;
     }
-    if split(request.uri().path()).0 == PEER_SERVICE {
-        return pass_to_policy(&plane, request).await;
+    match split(request.uri().path()).0 {
+        PEER_SERVICE => return pass_to_policy(&plane, request).await,
+        RUNTIME_SERVICE => return failed(&not_for_clients()),
+        _ => {}
     }
     if request.headers().get(headers::HOP) != Some(&headers::HOP_HIT) {
         return failed(&Status::unimplemented("this port is for the peers of this instance"));
@@ -71,6 +75,10 @@ pub async fn peer(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Ans
         }
         Err(HopRefused::Failed(status)) => marked(&status, headers::HOP_FAILED),
     }
+}
+
+fn not_for_clients() -> Status {
+    Status::unimplemented(format!("{RUNTIME_SERVICE} is not for clients"))
 }
 
 async fn hop(plane: &Arc<Plane>, request: Request<Incoming>) -> Result<Response<Answer>, HopRefused> {
@@ -173,7 +181,7 @@ async fn measured<F>(plane: &Arc<Plane>, request: Request<Incoming>, serve: F) -
 where
     F: AsyncFnOnce(&Arc<Plane>, Request<Incoming>, &mut ApiTimer) -> Result<Response<Answer>, Status>,
 {
-    let method = plane.metrics.method(request.uri().path().trim_start_matches('/'));
+    let method = measurements(plane, request.uri().path());
     let mut timer = plane.metrics.api(&method);
     match serve(plane, request, &mut timer).await {
         Ok(mut response) => {
@@ -191,6 +199,18 @@ where
     }
 }
 
+/// Where a method is measured: only one that is offered has a label of its own.
+fn measurements(plane: &Plane, path: &str) -> Arc<MethodMetrics> {
+    let method = path.trim_start_matches('/');
+    let offered =
+        plane.rpcs.load().get(method).is_ok() && plane.methods.load().injection_path(method).is_ok();
+    if offered || split(path) == (v2::SERVICE, MODEL_READY) {
+        plane.metrics.method(method)
+    } else {
+        plane.metrics.other_method()
+    }
+}
+
 async fn read(
     plane: &Plane,
     request: Request<Incoming>,
@@ -200,7 +220,7 @@ async fn read(
     let deadline = grpc::deadline(&head.headers)?;
     let path =
         head.uri.path_and_query().cloned().ok_or_else(|| Status::unimplemented("the call has no path"))?;
-    let metrics = plane.metrics.method(path.path().trim_start_matches('/'));
+    let metrics = measurements(plane, path.path());
     let reading = grpc::read_message(body, plane.config.max_message_bytes);
     let message = match deadline {
         Some(deadline) => {

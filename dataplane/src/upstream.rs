@@ -23,7 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// Window for one response; a response of the default maximum needs eight round trips.
 const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The largest that HTTP/2 allows. All requests share the connection, so a smaller one would let a few clients
+/// that read slowly stop the answers to all others; what one of them can hold is the window of its stream.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -101,6 +101,13 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         if left is not None:
             response.parameters["left_ms"].int64_param = int(left * 1000)
 
+    async def ModelReady(  # noqa: N802 - the protocol's name
+        self, request: v2.ModelReadyRequest, context: Any
+    ) -> v2.ModelReadyResponse:
+        if self.lost[request.name]:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Model {request.name} not found")
+        return v2.ModelReadyResponse(ready=True)
+
     async def ModelMetadata(  # noqa: N802 - the protocol's name
         self, request: v2.ModelMetadataRequest, _context: object
     ) -> v2.ModelMetadataResponse:

@@ -1,5 +1,7 @@
 """gRPC through the dataplane to a real server: what reaches the model server, and what comes back."""
 
+import asyncio
+
 import grpc
 import pytest
 from modelmesh_dataplane import CopyRoute
@@ -7,7 +9,7 @@ from modelmesh_dataplane import CopyRoute
 from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import model_mesh_pb2 as mmesh
 from api.proto import model_mesh_pb2_grpc as mmesh_grpc
-from tests.dataplane.harness import ALIAS, MODEL, Instance, Start, failing, until
+from tests.dataplane.harness import ALIAS, MODEL, V2_METHODS, Instance, Start, failing, until
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 MIB = 1 << 20
@@ -121,6 +123,21 @@ async def test_an_oversized_response_is_refused(start: Start) -> None:
         await instance.infer(request_id="raw:BYTES:" + "00" * (MIB // 3))
 
 
+async def test_clients_that_do_not_read_do_not_stop_the_answers_to_others(instance: Instance) -> None:
+    request = v2.ModelInferRequest(model_name=ALIAS, id=f"raw:UINT8:{'00' * MIB}").SerializeToString()
+    # Eight answers of 3 MiB, since they have the id too. With a channel each, the calls share nothing but the
+    # connection to the model server.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    channels = [grpc.aio.insecure_channel(instance.addresses["grpc"], options) for _ in range(8)]
+    calls = [channel.unary_stream(INFER)(request) for channel in channels]
+    async with asyncio.timeout(20):
+        for call in calls:
+            await call.initial_metadata()
+        assert (await instance.infer()).model_name == MODEL
+    for channel in channels:
+        await channel.close()
+
+
 async def test_methods_outside_the_lists_are_refused(instance: Instance) -> None:
     call = instance.channel.unary_unary("/other.Service/Method")
     metadata = [("mm-model-id", MODEL)]
@@ -196,3 +213,24 @@ async def test_measurements_name_method_and_code(instance: Instance) -> None:
         for code in ["OK", "INTERNAL"]:
             assert f'modelmesh_{name}_count{{method="ModelInfer",code="{code}"}} 1\n' in text
     assert "modelmesh_in_flight_requests 0\n" in text
+
+
+async def test_methods_of_one_name_share_one_series(instance: Instance) -> None:
+    async with failing(grpc.StatusCode.UNIMPLEMENTED):
+        await instance.infer(request_id="error:UNIMPLEMENTED:no")
+    async with failing(grpc.StatusCode.UNIMPLEMENTED):
+        await instance.channel.unary_unary("/a.B/ModelInfer")(b"", metadata=[("mm-model-id", MODEL)])
+    series = [line.rsplit(" ", 1)[0] for line in instance.dataplane.metrics().splitlines()]
+    assert len(series) == len(set(series))
+
+
+async def test_methods_that_clients_make_up_take_no_label_from_real_ones(instance: Instance) -> None:
+    instance.dataplane.set_methods(V2_METHODS, allow_any=False)
+    for number in range(120):
+        async with failing(grpc.StatusCode.UNIMPLEMENTED):
+            await instance.channel.unary_unary(f"/a.B/Made{number}")(b"", metadata=[("mm-model-id", MODEL)])
+    await instance.infer()
+    text = instance.dataplane.metrics()
+    assert 'method="Made' not in text
+    assert 'modelmesh_api_request_milliseconds_count{method="other",code="UNIMPLEMENTED"} 120\n' in text
+    assert 'modelmesh_api_request_milliseconds_count{method="ModelInfer",code="OK"} 1\n' in text

@@ -148,12 +148,21 @@ async def test_a_server_that_lost_the_model_is_reported_and_asked_again(start: S
     assert (miss.failure, miss.excluded, miss.model_id) == ("not_found", ["self"], "lost-once")
 
 
-async def test_a_not_found_that_stays_is_the_servers_answer(start: Start) -> None:
+async def test_a_model_that_is_lost_again_at_once_is_not_loaded_for_ever(start: Start) -> None:
+    instance = await start(serve_locally)
+    instance.dataplane.update(1, {"lost-twice": [CopyRoute("self", None)]}, {"twice": [("lost-twice", 1)]})
+    async with failing(grpc.StatusCode.INVALID_ARGUMENT, "Model lost-twice not found"):
+        await instance.infer("twice", "lost:2")
+    assert len(instance.misses) == 1
+
+
+async def test_what_a_server_that_has_the_model_does_not_find_is_no_reason_to_load_it(start: Start) -> None:
     instance = await start(serve_locally)
     instance.route_local()
-    async with failing(grpc.StatusCode.NOT_FOUND, "no such key"):
-        await instance.infer(request_id="error:NOT_FOUND:no such key")
-    assert len(instance.misses) == 1
+    text = f"Model {MODEL} with version 9 not found"
+    async with failing(grpc.StatusCode.NOT_FOUND, text):
+        await instance.infer(request_id=f"error:NOT_FOUND:{text}")
+    assert instance.misses == []
 
 
 async def test_a_request_goes_to_the_peer_that_has_the_copy(start: Start) -> None:
@@ -243,6 +252,9 @@ async def test_the_peer_port_is_for_hops_only(instance: Instance) -> None:
     async with grpc.aio.insecure_channel(instance.addresses["peer"]) as channel:
         async with failing(grpc.StatusCode.UNIMPLEMENTED):
             await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"")
+        async with failing(grpc.StatusCode.UNIMPLEMENTED, "not for clients"):
+            hop = [("mm-hop", "hit"), ("mm-model-id", MODEL)]
+            await channel.unary_unary("/mmesh.ModelRuntime/unloadModel")(b"", metadata=hop)
         async with failing(grpc.StatusCode.UNIMPLEMENTED):  # the policy's own answer
             await channel.unary_unary("/modelmesh.internal.Peer/Anything")(b"")
 
