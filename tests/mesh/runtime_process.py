@@ -23,6 +23,11 @@ class Inference(kfs_inference_v2_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
 
+    async def ModelReady(self, request: Any, context: Context) -> v2.ModelReadyResponse:  # noqa: N802
+        if request.name not in self._runtime.loaded:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Model {request.name} not found")
+        return v2.ModelReadyResponse(ready=True)
+
     async def ModelInfer(self, request: Any, context: Context) -> v2.ModelInferResponse:  # noqa: N802
         if request.model_name not in self._runtime.loaded:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Model {request.model_name} not found")

@@ -95,7 +95,12 @@ class Process:
             return 0
 
     async def wait_ready(self) -> None:
-        await until(lambda: self.status("probe", "/ready") == 200, 30)
+        def is_ready() -> bool:
+            assert self.mesh is not None
+            assert self.mesh.poll() is None, "the mesh has ended"
+            return self.status("probe", "/ready") == 200
+
+        await until(is_ready, 60)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
