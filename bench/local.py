@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 
 from bench import figures
+from local import tools
+from local.home import Home
 
 COMMAND = "make bench-local"
 ROUNDS = 8
@@ -31,10 +33,10 @@ def modelmesh(*arguments: str) -> str:
 
 def kubectl(*arguments: str) -> str:
     """Runs kubectl against the local cluster."""
-    environment = os.environ | {"KUBECONFIG": modelmesh("local", "kubeconfig").strip()}
-    return subprocess.run(
-        ["kubectl", *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
-    ).stdout
+    home = Home.from_environment()
+    command = [tools.ensure(tools.KUBECTL, home.tools), *arguments]
+    environment = os.environ | {"KUBECONFIG": str(home.kubeconfig)}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
 def load(target: str, model: str) -> dict[str, float]:
@@ -61,7 +63,7 @@ def quickstart_seconds() -> float:
 
 
 def throughput_and_memory() -> list[tuple[str, float, str]]:
-    """Starts a local cluster, loads the tutorial's model and measures."""
+    """Starts a local cluster with the tutorial's model and measures."""
     modelmesh("local", "up", "--detach")
     try:
         kubectl("apply", "-f", str(ISVC_MANIFEST))
