@@ -154,7 +154,7 @@ def quickstart(
 @app.command(hidden=True)
 def supervise(settings: str, *, lifeline: bool = False) -> None:
     """Run the cluster itself; `up` starts this."""
-    raise typer.Exit(cluster.supervise(Home.from_environment(), settings, lifeline=lifeline))
+    cluster.supervise(Home.from_environment(), settings, lifeline=lifeline)
 
 
 def kubectl(home: Home, *arguments: str) -> int:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from local import guardian
 from local.errors import LocalError, StartFailedError
@@ -107,8 +107,10 @@ def stop(home: Home) -> bool:
     return True
 
 
-def supervise(home: Home, settings: str, *, lifeline: bool) -> int:
-    """Become the guardian of a cluster, and its supervisor in a child process; return the exit status.
+def supervise(home: Home, settings: str, *, lifeline: bool) -> NoReturn:
+    """Become the guardian of a cluster, and its supervisor in a child process; exit with its status.
+
+    The lock is let go by the end of this process and by nothing before, so a free lock means that it is gone.
 
     Args:
         home: its folder.
@@ -119,7 +121,9 @@ def supervise(home: Home, settings: str, *, lifeline: bool) -> int:
     chosen = Settings(**raw | {"manifests": tuple(raw["manifests"])})
     with home.lock():
         home.write_state(ClusterState(os.getpid(), chosen))
-        return guardian.guard(lambda: _supervise(home, chosen, lifeline=lifeline))
+        status = guardian.guard(lambda: _supervise(home, chosen, lifeline=lifeline))
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _supervise(home: Home, settings: Settings, *, lifeline: bool) -> int:
