@@ -12,8 +12,10 @@ import structlog
 from mesh.loading import Loader
 from mesh.runtime import Runtime, RuntimeTerms
 
+ASK_SECONDS = 1.0
+"""How often a server that knows our session is asked how it is."""
 PROBE_SECONDS = 5.0
-"""How often an unsuspected server's ports are tried; requests notice a dead one at once."""
+"""How often the ports of any other are tried; requests notice a dead one at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +61,7 @@ class RuntimeGuard:
         """Looks whether the server is gone, and if so starts over; returns whether it is."""
         if self.terms is None:
             return True
-        if await self._runtime.alive():
+        if await self._runtime.alive() and await self._runtime.still_ready():
             return False
         self._lose()
         return True
@@ -67,7 +69,7 @@ class RuntimeGuard:
     async def _until_lost(self) -> None:
         while not self._lost.is_set():
             try:
-                async with asyncio.timeout(PROBE_SECONDS):
+                async with asyncio.timeout(ASK_SECONDS if self._runtime.knows_session else PROBE_SECONDS):
                     await self._lost.wait()
             except TimeoutError:
                 await self.suspect()

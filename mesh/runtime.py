@@ -1,11 +1,14 @@
 """The model server beside this instance, as its SPI (`mmesh.ModelRuntime`) shows it.
 
-`runtimeStatus` is asked only while we know of no loaded model: by contract a server unloads everything before
-it says READY, so asking a healthy one would empty it. Whether a server is still there is seen from its port
-instead.
+By the contract that every runtime keeps, a server unloads everything before it answers `runtimeStatus` with
+READY, so asking a healthy one would empty it: we ask while nothing is loaded, and see from its ports whether
+it is still there. Our own adapters answer a session (the metadata `mm-session`, one for each mesh process)
+without emptying anything twice, so those are asked all the time, and tell when their server had to start
+again.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +29,7 @@ PREDICT_TIMEOUT_SECONDS = 0.5
 SIZE_TIMEOUT_SECONDS = 30.0
 UNLOAD_TIMEOUT_SECONDS = 120.0
 PROBE_TIMEOUT_SECONDS = 1.0
+SESSION_KEY = "mm-session"
 PATIENCE_LOG_SECONDS = 30.0
 """A server that is not ready is logged this often."""
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -68,17 +72,18 @@ class Runtime:
         self._channel = grpc.aio.insecure_channel(_grpc_target(target), options=list(CHANNEL_OPTIONS))
         self._stub: Any = model_runtime_pb2_grpc.ModelRuntimeStub(self._channel)
         self._predicts = True
+        self._session = secrets.token_hex(8)
+        self.knows_session = False
 
     async def ready(self) -> RuntimeTerms:
         """Waits until the server is ready, and thus empty."""
+        self._session = secrets.token_hex(8)  # a new one, so that the server empties itself
         pause = POLL_SECONDS[0]
         waited = 0.0
         while True:
             why = "not ready yet"
             try:
-                answer = await self._stub.runtimeStatus(
-                    model_runtime_pb2.RuntimeStatusRequest(), timeout=STATUS_TIMEOUT_SECONDS
-                )
+                answer = await self._status()
                 if answer.status == model_runtime_pb2.RuntimeStatusResponse.READY:
                     if not (fault := _fault(answer)):
                         return _terms(answer)
@@ -99,6 +104,16 @@ class Runtime:
         """Whether both the SPI and the inference port accept connections."""
         targets = {self._target, self._serving_target}
         return all(await asyncio.gather(*(_accepts(target) for target in targets)))
+
+    async def still_ready(self) -> bool:
+        """Whether the server has been there all the time since it was ready."""
+        if not self.knows_session:
+            return await self.alive()
+        try:
+            answer = await self._status()
+        except AioRpcError:
+            return await self.alive()
+        return bool(answer.status == model_runtime_pb2.RuntimeStatusResponse.READY)
 
     async def load(self, info: ModelInfo, timeout_seconds: float) -> Resources:
         """Loads a model and returns its size; a zero size means that the server does not know.
@@ -158,6 +173,16 @@ class Runtime:
         """Ends the connection."""
         await self._channel.close()
 
+    async def _status(self) -> model_runtime_pb2.RuntimeStatusResponse:
+        call = self._stub.runtimeStatus(
+            model_runtime_pb2.RuntimeStatusRequest(),
+            timeout=STATUS_TIMEOUT_SECONDS,
+            metadata=((SESSION_KEY, self._session),),
+        )
+        answer: model_runtime_pb2.RuntimeStatusResponse = await call
+        self.knows_session = dict(await call.initial_metadata()).get(SESSION_KEY) == self._session
+        return answer
+
     async def _measure(self, model_id: str) -> Resources:
         try:
             answer = await self._stub.modelSize(
@@ -205,7 +230,9 @@ async def _accepts(target: str) -> bool:
             else:
                 host, _, port = target.removeprefix("tcp:").rpartition(":")
                 _, writer = await asyncio.open_connection(host, int(port))
-    except (OSError, TimeoutError):
+    except TimeoutError:
+        return True  # somebody listens, but is slow
+    except OSError:
         return False
     writer.close()
     return True

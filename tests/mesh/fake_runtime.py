@@ -55,6 +55,10 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """Loads of these models wait for their event."""
     statuses: int = 0
+    knows_sessions: bool = False
+    session: str = ""
+    restarted: bool = False
+    """With sessions: says STARTING once, as a server does that died and is back."""
     server: Any = None
 
     @property
@@ -81,7 +85,16 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
 
     async def runtimeStatus(self, request: Any, context: Context) -> RuntimeStatusResponse:  # noqa: N802
         self.statuses += 1
-        if self.status == RuntimeStatusResponse.READY:
+        session = dict(context.invocation_metadata() or ()).get("mm-session", "")
+        if self.knows_sessions:
+            await context.send_initial_metadata((("mm-session", session),))
+        if self.restarted:
+            self.restarted = False
+            return RuntimeStatusResponse(status=RuntimeStatusResponse.STARTING)
+        if self.status == RuntimeStatusResponse.READY and not (
+            self.knows_sessions and session == self.session
+        ):
+            self.session = str(session)
             self.loaded.clear()
         response = RuntimeStatusResponse(
             status=self.status,

@@ -263,6 +263,27 @@ async def test_a_server_is_asked_for_its_status_only_while_nothing_is_loaded(mes
     assert one.runtime.statuses == asked
 
 
+async def test_a_server_that_knows_our_session_tells_that_it_had_to_start_again(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(knows_sessions=True))
+    await register(one, "m")
+    await one.bytes.request("m")
+    one.runtime.loaded.clear()
+    one.runtime.restarted = True
+    await until(lambda: one.bytes.models == {})
+    await one.bytes.request("m")
+    assert one.runtime.loads == ["m", "m"]
+
+
+async def test_asking_a_server_that_knows_our_session_empties_nothing(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(knows_sessions=True))
+    await register(one, "m")
+    await one.bytes.request("m")
+    asked = one.runtime.statuses
+    await until(lambda: one.runtime.statuses > asked)
+    assert "m" in one.runtime.loaded
+    assert one.runtime.unloads == []
+
+
 async def test_a_request_that_comes_before_the_server_is_ready_waits_for_it(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(status=0))  # type: ignore[arg-type]
     await register(one, "m")
