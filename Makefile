@@ -20,7 +20,7 @@ help: ## Print this list
 .PHONY: tools
 tools:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "python3 3.11 or newer is missing: on Debian and Ubuntu, apt-get install python3 python3-venv" >&2; exit 1; }
-	command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs, or apt-get install cargo (1.85 or newer)" >&2; exit 1; }
+	cargo --version 2>/dev/null | python3 -c 'import sys; v = sys.stdin.read().split(); sys.exit(len(v) < 2 or tuple(map(int, v[1].split(".")[:2])) < (1, 88))' || { echo "cargo 1.88 or newer is missing: install Rust as https://rustup.rs says" >&2; exit 1; }
 
 $(UV): | tools
 	@echo "Installing uv $(UV_VERSION) ..."
