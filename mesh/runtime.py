@@ -2,7 +2,7 @@
 
 By the contract that every runtime keeps, a server unloads everything before it answers `runtimeStatus` with
 READY, so asking a healthy one would empty it: we ask while nothing is loaded, and see from its ports whether
-it is still there. Our own adapters answer a session (the metadata `mm-session`, one for each mesh process)
+it is still there. Our own adapters answer a session (the metadata `mm-session`, a new one for each wait)
 without emptying anything twice, so those are asked all the time, and tell when their server had to start
 again.
 """

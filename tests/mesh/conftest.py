@@ -1,8 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -153,6 +152,3 @@ def _sees_ready(instances: Any, name: str) -> bool:
 async def mesh() -> AsyncIterator[Mesh]:
     async with AsyncExitStack() as stack:
         yield Mesh(stack)
-
-
-__all__ = ["Awaitable", "Path"]

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from api.proto import model_runtime_pb2, model_runtime_pb2_grpc
+from api.proto import model_runtime_pb2_grpc
 from api.proto.model_runtime_pb2 import (
     LoadModelResponse,
     ModelSizeResponse,
@@ -55,6 +55,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """Loads of these models wait for their event."""
     statuses: int = 0
+    predicts: bool = True
     knows_sessions: bool = False
     session: str = ""
     restarted: bool = False
@@ -145,10 +146,9 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
         return UnloadModelResponse()
 
     async def predictModelSize(self, request: Any, context: Context) -> PredictModelSizeResponse:  # noqa: N802
+        if not self.predicts:
+            await context.abort(StatusCode.UNIMPLEMENTED, "no predictions here")
         return PredictModelSizeResponse(sizeInBytes=parse(request.modelPath)[0])
 
     async def modelSize(self, request: Any, context: Context) -> ModelSizeResponse:  # noqa: N802
         return ModelSizeResponse(sizeInBytes=self.loaded[request.modelId])
-
-
-__all__ = ["FakeRuntime", "model_runtime_pb2", "parse"]

@@ -15,6 +15,7 @@ from api.proto.model_mesh_pb2 import (
 )
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
+from store.records import Resources
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.fake_bytes import Failed
 from tests.mesh.fake_runtime import FakeRuntime
@@ -322,18 +323,11 @@ async def test_no_home_is_told_in_the_words_that_the_controller_knows(
 
 
 async def test_sizes_are_corrected_by_what_the_server_measures(mesh: Mesh) -> None:
-    one = await mesh.add()
-
-    async def wrong(request: object, context: object) -> object:
-        raise NotImplementedError
-
+    one = await mesh.add(runtime=FakeRuntime(predicts=False))
     await register(one, "m", "SIZE_7000_0_0")
     await one.bytes.request("m")
     assert one.node.loader.cache.in_use.memory == 7000
-    record = one.node.registry.peek("m")
-    assert record is not None
-    assert record.size is not None
-    assert record.size.memory == 7000
+    await until(lambda: one.node.registry.peek("m").size == Resources(7000))  # type: ignore[union-attr]
 
 
 async def test_loads_keep_to_the_servers_concurrency(mesh: Mesh) -> None:
