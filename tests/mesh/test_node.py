@@ -383,12 +383,7 @@ async def test_copies_that_a_former_process_of_the_name_left_behind_are_forgotte
     await register(one, "m")
     await mesh.add("two")
     two = mesh.instances["two"]
-    await two.node.registry.update(
-        "m",
-        lambda record: __import__("msgspec").structs.replace(
-            record, instances={"three": 1}, loaded={"three": 1}
-        ),
-    )
+    await two.node.registry.update("m", copies.claimed("three", 1, 1))
     three = await mesh.add("three")
     record = three.node.registry.peek("m")
     assert record is not None
