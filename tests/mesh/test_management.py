@@ -54,7 +54,7 @@ async def test_unknown_models(mesh: Mesh) -> None:
     assert (await api.getModelStatus(GetStatusRequest(modelId="x"))) == ModelStatusInfo()
     assert await refused(api.ensureLoaded(EnsureLoadedRequest(modelId="x"))) == (
         StatusCode.NOT_FOUND,
-        "model not found",
+        "model not found: x",
     )
     await api.unregisterModel(UnregisterModelRequest(modelId="x"))
 

@@ -13,6 +13,7 @@ from api.proto.model_mesh_pb2 import (
     RegisterModelRequest,
     UnregisterModelRequest,
 )
+from mesh import copies
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
 from store.records import Resources
@@ -65,7 +66,7 @@ async def test_requests_for_one_model_share_its_load(mesh: Mesh) -> None:
 async def test_an_unknown_model_is_not_found_and_not_looked_up_again_at_once(mesh: Mesh) -> None:
     one = await mesh.add()
     failed = await failure(one, "nobody")
-    assert (code(failed), failed.message) == (StatusCode.NOT_FOUND, "model not found")
+    assert (code(failed), failed.message) == (StatusCode.NOT_FOUND, "model not found: nobody")
     reads: list[str] = []
     store = one.node.registry.store
     original = store.get

@@ -195,7 +195,10 @@ async def test_errors_reach_the_client_as_they_are(one: Process) -> None:
             StatusCode.FAILED_PRECONDITION,
             "NOT_FOUND: no object x in bucket y",
         )
-        assert (unknown.value.code(), unknown.value.details()) == (StatusCode.NOT_FOUND, "vmodel not found")
+        assert (unknown.value.code(), unknown.value.details()) == (
+            StatusCode.NOT_FOUND,
+            "vmodel not found: nobody",
+        )
         assert late.value.code() is StatusCode.DEADLINE_EXCEEDED
         assert await user.infer("slow") == "slow-1"
 
