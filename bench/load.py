@@ -12,85 +12,15 @@ import time
 import grpc
 
 from api.proto import kfs_inference_v2_pb2 as v2
+from local.quickstart import EIGHT
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# The tutorial's digit, an eight.
-DIGIT = [
-    *(
-        0,
-        0,
-        1,
-        11,
-        14,
-        15,
-        3,
-        0,
-        0,
-        1,
-        13,
-        16,
-        12,
-        16,
-        8,
-        0,
-        0,
-        8,
-        16,
-        4,
-        6,
-        16,
-        5,
-        0,
-        0,
-        5,
-        15,
-        11,
-        13,
-        14,
-        0,
-        0,
-    ),
-    *(
-        0,
-        0,
-        2,
-        12,
-        16,
-        13,
-        0,
-        0,
-        0,
-        0,
-        0,
-        13,
-        16,
-        16,
-        6,
-        0,
-        0,
-        0,
-        0,
-        16,
-        16,
-        16,
-        7,
-        0,
-        0,
-        0,
-        0,
-        11,
-        13,
-        12,
-        1,
-        0,
-    ),
-]
 
 
 def digit_request(model: str) -> bytes:
     """Encodes a ModelInfer request for the tutorial's digit: FP32, shape [1, 64]."""
     tensor = v2.ModelInferRequest.InferInputTensor(
-        name="predict", datatype="FP32", shape=[1, 64], contents=v2.InferTensorContents(fp32_contents=DIGIT)
+        name="predict", datatype="FP32", shape=[1, 64], contents=v2.InferTensorContents(fp32_contents=EIGHT)
     )
     return v2.ModelInferRequest(model_name=model, inputs=[tensor]).SerializeToString()
 

@@ -270,7 +270,7 @@ class Ensurer:
         started = self._now()
         record = await self._registry.update(model_id, copies.claimed(self._own_id, started, load.last_used))
         if record is None:
-            raise ModelNotFoundError
+            raise ModelNotFoundError(model_id)
         try:
             size = await self._loader.load(
                 ModelInfo(model_id, record.type, record.path, record.key),
@@ -292,7 +292,7 @@ class Ensurer:
         self._metrics.size.observe(size.memory)
         if await self._registry.update(model_id, copies.loaded(self._own_id, self._now(), size)) is None:
             self._loader.unload(model_id)
-            raise ModelNotFoundError
+            raise ModelNotFoundError(model_id)
         return size
 
 

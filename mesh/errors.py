@@ -30,8 +30,8 @@ class ModelNotFoundError(MeshError):
 
     code = StatusCode.NOT_FOUND
 
-    def __init__(self) -> None:
-        super().__init__("model not found")
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"model not found: {model_id}")
 
 
 class VModelNotFoundError(MeshError):
@@ -39,8 +39,8 @@ class VModelNotFoundError(MeshError):
 
     code = StatusCode.NOT_FOUND
 
-    def __init__(self) -> None:
-        super().__init__("vmodel not found")
+    def __init__(self, vmodel_id: str) -> None:
+        super().__init__(f"vmodel not found: {vmodel_id}")
 
 
 class ModelExistsError(MeshError):

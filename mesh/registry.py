@@ -91,7 +91,7 @@ class Registry:
         """A model, looked up where not known here. Raises ModelNotFoundError, RegistryUnavailableError."""
         row = self.models.get(model_id) or await self._look_up(self.models, model_id)
         if row is None:
-            raise ModelNotFoundError
+            raise ModelNotFoundError(model_id)
         return row.value
 
     async def find_vmodel(self, vmodel_id: str) -> VModelRecord | None:

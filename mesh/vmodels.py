@@ -127,7 +127,7 @@ class VModels:
         """The model that serves now. Raises VModelNotFoundError."""
         record = await self._registry.find_vmodel(vmodel_id)
         if record is None:
-            raise VModelNotFoundError
+            raise VModelNotFoundError(vmodel_id)
         return record.active
 
     async def settled(self, vmodel_id: str, target: str) -> None:
@@ -208,7 +208,7 @@ class VModels:
     def _check(self, request: SetVModel, current: VModelRecord | None) -> None:
         if current is None:
             if request.update_only:
-                raise VModelNotFoundError
+                raise VModelNotFoundError(request.vmodel_id)
             if request.expected_target not in {"", request.target}:
                 text = (
                     f"vmodel {request.vmodel_id} does not exist, its target is not {request.expected_target}"
@@ -253,7 +253,7 @@ class VModels:
         if existing is not None:
             raise ModelExistsError(f"model {request.target} exists with another type, path or key")
         if request.model is None:
-            raise ModelNotFoundError
+            raise ModelNotFoundError(request.target)
         if not request.model.type:
             raise InvalidRequestError("must provide a non-empty model type")
         age = FRESH_MS if request.load_now else STALE_MS

@@ -168,16 +168,21 @@ class Machine:
                     return int(status["containerID"].removeprefix("process://"))
         return 0
 
+    def server_port(self) -> int:
+        """Return the port of MLServer's own inference service."""
+        (pod,) = self.get("pods", "-l", "modelmesh-service=modelmesh-serving")["items"]
+        return int(json.loads(pod["metadata"]["annotations"]["local.modelmesh/ports"])["8001"])
+
     def infer(
-        self, model: str, pixels: list[float] | None = None, timeout: float = 60
+        self, model: str, pixels: list[float] | None = None, timeout: float = 60, port: int = 0
     ) -> v2.ModelInferResponse:
-        """Ask a model by gRPC."""
+        """Ask a model by gRPC, through the mesh or at another port."""
         digit = EIGHT if pixels is None else pixels
         request = v2.ModelInferRequest(model_name=model)
         tensor = request.inputs.add(name="predict", shape=[1, len(digit)], datatype="FP32")
         tensor.contents.fp32_contents.extend(digit)
         options = [("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options) as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{port or self.grpc_port}", options) as channel:
             return v2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=timeout)
 
     def infer_rest(self, model: str, pixels: list[float] | None = None) -> httpx.Response:

@@ -68,13 +68,15 @@ def test_a_corrupt_file_is_reported_and_other_models_go_on(digits: Machine, name
     digits.wait_ready(name)
 
 
-def test_a_wrong_shape_gets_the_servers_message_on_both_protocols(digits: Machine) -> None:
+def test_a_wrong_shape_gets_the_servers_code_and_message_on_both_protocols(digits: Machine) -> None:
+    with pytest.raises(grpc.RpcError) as directly:
+        digits.infer("digits__isvc-6b2eb0b8bf", [1.0, 2.0, 3.0], port=digits.server_port())
     with pytest.raises(grpc.RpcError) as caught:
         digits.infer("digits", [1.0, 2.0, 3.0])
-    assert "64 features" in caught.value.details()
+    assert "64 features" in directly.value.details()
+    assert (caught.value.code(), caught.value.details()) == (directly.value.code(), directly.value.details())
     answer = digits.infer_rest("digits", [1.0, 2.0, 3.0])
-    assert answer.status_code in {400, 500}
-    assert "64 features" in answer.json()["error"]
+    assert (answer.status_code, answer.json()["error"]) == (500, directly.value.details())
 
 
 def test_an_unknown_model_is_not_found_on_both_protocols(digits: Machine) -> None:
@@ -83,7 +85,7 @@ def test_an_unknown_model_is_not_found_on_both_protocols(digits: Machine) -> Non
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     answer = digits.infer_rest("nobody")
     assert answer.status_code == 404
-    assert "not found" in answer.json()["error"]
+    assert answer.json()["error"] == caught.value.details() == "vmodel not found: nobody"
 
 
 def test_an_oversized_request_is_refused_on_both_protocols(digits: Machine) -> None:
