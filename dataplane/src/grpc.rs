@@ -32,8 +32,8 @@ pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc
 
 /// What the gRPC specification percent-encodes in `grpc-message`, beside non-ASCII bytes.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-/// A status text must fit into the header limit of ordinary clients, which is 8 KiB.
-const MAX_MESSAGE_CHARS: usize = 2000;
+/// A status text, percent-encoded, must fit into the header limit of ordinary clients, which is 8 KiB.
+const MAX_MESSAGE_BYTES: usize = 6000;
 
 /// One gRPC message, without its prefix.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +99,7 @@ where
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::new(Code::Cancelled, "the client went away"))?;
         let Ok(data) = frame.into_data() else { continue };
-        rope.push(data);
+        rope.receive(data);
         if announced.is_none() && rope.len() >= PREFIX_LEN {
             announced = parse_prefix(&first_bytes(&rope));
             rope.advance(PREFIX_LEN);
@@ -133,18 +133,31 @@ pub fn frame(message: &[u8]) -> Bytes {
 /// Adds `grpc-status` and what belongs to it to headers or trailers.
 pub fn write_status(headers: &mut HeaderMap, status: &Status) {
     headers.insert(STATUS, HeaderValue::from(status.code as u16));
-    let text: Cow<'_, str> = match status.message.char_indices().nth(MAX_MESSAGE_CHARS) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &status.message[..end])),
-        None => Cow::Borrowed(&status.message),
-    };
-    if !text.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&utf8_percent_encode(&text, ESCAPED).to_string())
+    if !status.message.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&encoded(&status.message))
     {
         headers.insert(MESSAGE, value);
     }
     if let Some(pause) = status.retry_after {
         headers.insert(PUSHBACK, HeaderValue::from(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)));
     }
+}
+
+/// `message` percent-encoded, and cut where it is too long.
+fn encoded(message: &str) -> String {
+    let whole = utf8_percent_encode(message, ESCAPED).to_string();
+    if whole.len() <= MAX_MESSAGE_BYTES {
+        return whole;
+    }
+    let mut cut = String::with_capacity(MAX_MESSAGE_BYTES);
+    for char in message.chars() {
+        let char = utf8_percent_encode(char.encode_utf8(&mut [0; 4]), ESCAPED).to_string();
+        if cut.len() + char.len() > MAX_MESSAGE_BYTES {
+            break;
+        }
+        cut.push_str(&char);
+    }
+    cut + "..."
 }
 
 /// The status in headers or trailers; `None` where there is none.
@@ -259,6 +272,18 @@ mod tests {
         let mut headers = HeaderMap::new();
         write_status(&mut headers, &status);
         assert_eq!(read_status(&headers), Some(status));
+    }
+
+    #[test]
+    fn a_long_status_text_is_cut_to_what_clients_accept_in_headers() {
+        for text in ["ö€😀%", "a"] {
+            let mut headers = HeaderMap::new();
+            write_status(&mut headers, &Status::new(Code::Unknown, text.repeat(7000)));
+            assert!(headers[MESSAGE].len() < 6100, "{}", headers[MESSAGE].len());
+            let message = read_status(&headers).unwrap().message;
+            assert!(message.starts_with(&text.repeat(200)), "{message}");
+            assert!(message.ends_with("...") && !message.contains('\u{fffd}'), "{message}");
+        }
     }
 
     #[tokio::test]

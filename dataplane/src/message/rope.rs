@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-/// Pieces shorter than this are copied together when a rope is built: a frame and a write for each would
-/// cost more than the copy.
+/// Pieces shorter than this are copied together when a rope is built: a frame and a write for each, or only
+/// keeping it apart, would cost more than the copy.
 const COALESCE_BELOW: usize = 1024;
 
 /// A message body as a list of shared, immutable chunks. Cloning and slicing copy no payload.
@@ -38,6 +38,24 @@ impl Rope {
         if !chunk.is_empty() {
             self.len += chunk.len();
             self.chunks.push(chunk);
+        }
+    }
+
+    /// Appends a chunk as it came over the network. Small ones are joined, since a sender may choose chunks of
+    /// one byte, and each has a cost of its own.
+    pub fn receive(&mut self, chunk: Bytes) {
+        match self.chunks.last_mut() {
+            Some(last) if last.len() + chunk.len() <= COALESCE_BELOW => {
+                self.len += chunk.len();
+                let mut joined = std::mem::take(last).try_into_mut().unwrap_or_else(|shared| {
+                    let mut copy = BytesMut::with_capacity(COALESCE_BELOW);
+                    copy.extend_from_slice(&shared);
+                    copy
+                });
+                joined.extend_from_slice(&chunk);
+                *last = joined.freeze();
+            }
+            _ => self.push(chunk),
         }
     }
 
@@ -226,6 +244,23 @@ mod tests {
         assert_eq!(subject.len(), 3);
         subject.advance(10);
         assert!(subject.is_empty());
+    }
+
+    #[test]
+    fn small_chunks_are_joined_as_they_are_received() {
+        let mut subject = Rope::default();
+        let mut whole = Vec::new();
+        let large = Bytes::from(vec![7; 5000]);
+        for number in 0..20_000u16 {
+            let small = Bytes::from(vec![number.to_le_bytes()[0]]);
+            let chunk = if number == 9_000 { large.clone() } else { small };
+            whole.extend_from_slice(&chunk);
+            subject.receive(chunk);
+        }
+        assert_eq!(subject.to_bytes(), whole);
+        assert_eq!(subject.len(), whole.len());
+        assert!(subject.chunks().len() < 25, "{}", subject.chunks().len());
+        assert!(subject.chunks().iter().any(|chunk| chunk.as_ptr() == large.as_ptr()));
     }
 
     #[test]

@@ -239,7 +239,7 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Status> {
     while !announced && let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::new(Code::Cancelled, "the client went away"))?;
         if let Ok(data) = frame.into_data() {
-            rope.push(data);
+            rope.receive(data);
         }
         if rope.len() > limit {
             break;
@@ -272,7 +272,7 @@ async fn message(response: Response<Answer>, limit: usize) -> Result<Bytes, Stat
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))?;
         match frame.into_data() {
-            Ok(data) => rope.push(data),
+            Ok(data) => rope.receive(data),
             Err(frame) => status = frame.trailers_ref().and_then(grpc::read_status).or(status),
         }
         if rope.len() > limit.saturating_add(grpc::PREFIX_LEN) {
