@@ -87,8 +87,8 @@ verify: generate ## Generate everything again and fail where the result differs 
 	test -z "$$(git status --porcelain -- api config docs store)" || { git status --short -- api config docs store; exit 1; }
 
 .PHONY: docs
-docs: setup ## Build the documentation into build/docs
-	@$(UV) run --locked --group docs sphinx-build -W -q -b html docs build/docs
+docs: $(UV) ## Build the documentation into build/docs
+	@UV_PROJECT_ENVIRONMENT=.cache/docs $(UV) run --quiet --locked --only-group docs sphinx-build -W -q -b html docs build/docs
 	echo "build/docs/index.html"
 
 .PHONY: clean
