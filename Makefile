@@ -8,6 +8,7 @@ UV_VERSION := 0.13.9
 UV := .cache/uv/bin/uv
 RUN := $(UV) run --no-sync
 CARGO := cargo --quiet
+CRATES := dataplane/Cargo.toml bench/echo-runtime/Cargo.toml
 export MODELMESH_HOME ?= $(CURDIR)/.modelmesh
 export UV_PYTHON_PREFERENCE ?= only-system
 
@@ -39,7 +40,7 @@ quickstart: setup ## Deploy the tutorial's model on this machine and ask it by g
 
 .PHONY: test
 test: setup ## Run all tests: Rust, Python, and end to end on real servers
-	@$(CARGO) test --manifest-path dataplane/Cargo.toml
+	@for crate in $(CRATES); do $(CARGO) test --locked --manifest-path $$crate; done
 	$(RUN) pytest -q
 
 .PHONY: bench
@@ -60,8 +61,10 @@ lint: setup type ## Check style, types, layers, Rust lints and generated files
 	@$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
-	$(CARGO) fmt --check --manifest-path dataplane/Cargo.toml
-	$(CARGO) clippy --manifest-path dataplane/Cargo.toml --all-targets --all-features -- -D warnings
+	for crate in $(CRATES); do
+	  $(CARGO) fmt --check --manifest-path $$crate
+	  $(CARGO) clippy --locked --manifest-path $$crate --all-targets --all-features -- -D warnings
+	done
 	$(RUN) pre-commit run --all-files
 
 .PHONY: type
@@ -73,7 +76,7 @@ type: setup ## Check the types of the Python code and of the dataplane's stub
 format: setup ## Format the code
 	@$(RUN) ruff check --fix-only --quiet
 	$(RUN) ruff format
-	$(CARGO) fmt --manifest-path dataplane/Cargo.toml
+	for crate in $(CRATES); do $(CARGO) fmt --manifest-path $$crate; done
 
 .PHONY: generate
 generate: setup ## Generate protobuf modules, CRDs and reference pages
@@ -94,6 +97,6 @@ docs: $(UV) ## Build the documentation into build/docs
 .PHONY: clean
 clean: ## Remove everything that these targets made
 	@-[ -x .venv/bin/modelmesh ] && .venv/bin/modelmesh local down
-	rm -rf .venv .cache .modelmesh build dist dataplane/target dataplane/python/modelmesh_dataplane/*.so
+	rm -rf .venv .cache .modelmesh build dist dataplane/target bench/echo-runtime/target dataplane/python/modelmesh_dataplane/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
