@@ -32,6 +32,7 @@ class ModelNotFoundError(MeshError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"model not found: {model_id}")
+        self.model_id = model_id
 
 
 class VModelNotFoundError(MeshError):

@@ -182,7 +182,7 @@ class MeshNode:
 
     async def _answer(self, miss: Miss) -> None:
         started = time.monotonic()
-        work = asyncio.create_task(self._serve(miss))
+        work = asyncio.create_task(self._serve_or_resolve_again(miss))
         try:
             await _within_deadline(miss, work)
             miss.serve()
@@ -194,6 +194,15 @@ class MeshNode:
         finally:
             work.cancel()
             self.metrics.cache_miss.observe((time.monotonic() - started) * 1000)
+
+    async def _serve_or_resolve_again(self, miss: Miss) -> None:
+        try:
+            await self._serve(miss)
+        except ModelNotFoundError as error:
+            if not miss.is_alias or await self.vmodels.resolve_again(miss.name, error.model_id) is None:
+                raise
+            # The byte path looks again, and finds the alias elsewhere.
+            self.routes.flush()
 
     async def _serve(self, miss: Miss) -> None:
         model_id = miss.model_id

@@ -106,6 +106,13 @@ class Registry:
         except StoreError as error:
             raise RegistryUnavailableError(f"the registry is not available: {error}") from error
 
+    async def refresh_vmodel(self, vmodel_id: str) -> None:
+        """Reads a vmodel from the store itself. Raises RegistryUnavailableError."""
+        try:
+            await self.vmodels.fetch(vmodel_id)
+        except StoreError as error:
+            raise RegistryUnavailableError(f"the registry is not available: {error}") from error
+
     async def update(
         self, model_id: str, change: Callable[[ModelRecord | None], ModelRecord | None]
     ) -> ModelRecord | None:
@@ -118,7 +125,7 @@ class Registry:
             row = self.models.get(model_id)
             before = row.value if row else None
             after = change(before)
-            if after == before:
+            if after == before and not (after is None and self.models.is_corrupt(model_id)):
                 return before
             if await self.commit({model_id: after}):
                 return after

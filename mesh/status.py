@@ -63,12 +63,13 @@ class StatusReporter:
             owner=record.owner,
         )
         if record.in_transition:
-            info.targetModelStatus.CopyFrom(self._target(record.target, failed=record.failed))
+            info.targetModelStatus.CopyFrom(self._target(record.target))
         return info
 
-    def _target(self, model_id: str, *, failed: bool) -> ModelStatusInfo:
+    def _target(self, model_id: str) -> ModelStatusInfo:
+        """As of any model, but one that nothing keeps from being loaded soon counts as loading."""
         info = self.model(model_id)
-        if info.status == ModelStatusInfo.NOT_LOADED and not failed:
+        if info.status == ModelStatusInfo.NOT_LOADED:
             info.status = ModelStatusInfo.LOADING
         return info
 

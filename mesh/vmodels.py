@@ -6,14 +6,15 @@ the target loaded, then switches.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 from msgspec.structs import replace
 
+from mesh import references
 from mesh.errors import (
-    DeadlineError,
     InvalidRequestError,
     MeshError,
     ModelExistsError,
@@ -27,9 +28,9 @@ from store.table import Entry
 
 SYNC_SECONDS = 240.0
 """How long a synchronous setVModel waits for the move; the original's four minutes."""
-RETRY_SECONDS = 5.0
-"""Pause before a target that could not be loaded is tried again (each instance has its own, longer pauses).
-"""
+RETRY_SECONDS = (5.0, 60.0)
+"""First and longest pause before a target that could not be loaded is tried again (each instance has its own
+pauses besides)."""
 HOUR_MS = 3_600_000
 FRESH_MS, STALE_MS = 1 * HOUR_MS, 6 * HOUR_MS
 """A new model counts as last used so long ago: it displaces nothing that was used more recently."""
@@ -90,6 +91,8 @@ class VModels:
         """Creates a vmodel or moves it. Raises the MeshError that says why not."""
         if not request.vmodel_id or not request.target:
             raise InvalidRequestError("must provide non-empty vModelId and targetModelId")
+        if request.expected_target:
+            await self._registry.refresh_vmodel(request.vmodel_id)
         for _ in range(MAX_CONFLICTS):
             current = await self._registry.find_vmodel(request.vmodel_id)
             self._check(request, current)
@@ -98,7 +101,9 @@ class VModels:
                 await self._registry.refresh(request.target)
                 target = self._registry.peek(request.target)
             new, models = self._plan(request, current, target)
-            if new == current or await self._registry.commit(models, {request.vmodel_id: new}):
+            if (new == current and not models) or await self._registry.commit(
+                models, {request.vmodel_id: new}
+            ):
                 return new
         raise PreconditionError(
             f"vmodel {request.vmodel_id} was changed by others again and again; try again"
@@ -110,12 +115,11 @@ class VModels:
             raise InvalidRequestError("must provide non-empty vModelId")
         for _ in range(MAX_CONFLICTS):
             current = await self._registry.find_vmodel(vmodel_id)
-            if current is None or (owner and owner != current.owner):
+            if current is None and not self._registry.vmodels.is_corrupt(vmodel_id):
                 return
-            models: Models = {}
-            for model_id in {current.active, current.target}:
-                self._leave(models, model_id)
-            if await self._registry.commit(models, {vmodel_id: None}):
+            if current and owner and owner != current.owner:
+                return
+            if await self._registry.commit(self._recounted(current, None), {vmodel_id: None}):
                 return
         raise PreconditionError(f"vmodel {vmodel_id} was changed by others again and again; try again")
 
@@ -130,8 +134,24 @@ class VModels:
             raise VModelNotFoundError(vmodel_id)
         return record.active
 
+    async def resolve_again(self, vmodel_id: str, missing: str) -> str | None:
+        """The model that serves where `missing`, which should, is not registered; None if there is none.
+
+        The store is asked, and a vmodel that was moving goes to its target: there is nothing to stay for.
+        """
+        await self._registry.refresh_vmodel(vmodel_id)
+        record = await self._registry.find_vmodel(vmodel_id)
+        if record is None or record.active != missing:
+            return record.active if record else None
+        await self._registry.refresh(record.target)
+        if not record.in_transition or self._registry.peek(record.target) is None:
+            return None
+        await self._switch(vmodel_id, record)
+        row = self._registry.vmodels.get(vmodel_id)
+        return row.value.active if row and row.value.active != missing else None
+
     async def settled(self, vmodel_id: str, target: str) -> None:
-        """Waits until the move to `target` has ended, somehow. Raises DeadlineError after four minutes."""
+        """Waits until the move to `target` has ended, somehow, for at most four minutes."""
         try:
             async with asyncio.timeout(SYNC_SECONDS):
                 while True:
@@ -146,7 +166,7 @@ class VModels:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise DeadlineError(f"vmodel {vmodel_id} is still moving after {SYNC_SECONDS:g} s") from None
+            log.warning("vmodel still moving", vmodel=vmodel_id, target=target, seconds=SYNC_SECONDS)
 
     async def drive(self) -> None:
         """Moves what is to be moved, until cancelled."""
@@ -158,7 +178,7 @@ class VModels:
                             self._begin(vmodel_id)
                 self._changed.clear()
                 try:
-                    async with asyncio.timeout(RETRY_SECONDS):
+                    async with asyncio.timeout(RETRY_SECONDS[0]):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
@@ -176,6 +196,7 @@ class VModels:
             del self._moving[vmodel_id]
 
     async def _move(self, vmodel_id: str) -> None:
+        pause = RETRY_SECONDS[0]
         row = self._registry.vmodels.get(vmodel_id)
         while row and row.value.in_transition and self._registry.is_leader():
             record = row.value
@@ -187,17 +208,16 @@ class VModels:
             except MeshError as error:
                 log.info("vmodel target not loaded", vmodel=vmodel_id, target=record.target, error=str(error))
                 await self._mark_failed(vmodel_id, record)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RETRY_SECONDS[1])
             row = self._registry.vmodels.get(vmodel_id)
 
     async def _switch(self, vmodel_id: str, expected: VModelRecord) -> None:
-        current = self._registry.vmodels.get(vmodel_id)
-        if current is None or current.value.target != expected.target or not current.value.in_transition:
+        row = self._registry.vmodels.get(vmodel_id)
+        if row is None or row.value.target != expected.target or not row.value.in_transition:
             return
-        models: Models = {}
-        self._leave(models, current.value.active)
-        moved = replace(current.value, active=expected.target, failed=False)
-        if await self._registry.commit(models, {vmodel_id: moved}):
+        after = references.switched(row.value)
+        if await self._registry.commit(self._recounted(row.value, after), {vmodel_id: after}):
             log.info("vmodel moved", vmodel=vmodel_id, active=expected.target)
 
     async def _mark_failed(self, vmodel_id: str, expected: VModelRecord) -> None:
@@ -217,7 +237,7 @@ class VModels:
             return
         if (owner := request.owner or self._default_owner) and owner != current.owner:
             raise ModelExistsError(f"vmodel {request.vmodel_id} exists with another owner ({current.owner})")
-        if request.expected_target and current.target not in {request.expected_target, request.target}:
+        if request.expected_target and current.target != request.expected_target:
             raise PreconditionError(
                 f"the target of vmodel {request.vmodel_id} is {current.target}, not {request.expected_target}"
             )
@@ -225,29 +245,18 @@ class VModels:
     def _plan(
         self, request: SetVModel, current: VModelRecord | None, target: ModelRecord | None
     ) -> tuple[VModelRecord, Models]:
-        models: Models = {}
+        lost = target is None
         if target is None or (request.model and not request.model.describes(target)):
             target = self._new_model(request, target)
         if current is None:
-            self._enter(models, request, target)
             owner = request.owner or self._default_owner
-            return VModelRecord(owner=owner, active=request.target, target=request.target), models
-        if request.target == current.target:
-            if current.in_transition and request.force:
-                self._leave(models, current.active)
-                return replace(current, active=current.target, failed=False), models
-            return current, models
-        if current.in_transition:
-            self._leave(models, current.target)
-        if request.target == current.active:
-            return replace(current, target=current.active, failed=False), models
-        active = self._registry.peek(current.active)
-        self._enter(models, request, target, last_used=active.last_used if active else 0)
-        moved = replace(current, target=request.target, failed=False)
-        if request.force or self._may_switch_at_once(current.active, request.target):
-            self._leave(models, current.active)
-            moved = replace(moved, active=request.target)
-        return moved, models
+            new = VModelRecord(owner=owner, active=request.target, target=request.target)
+        else:
+            at_once = self._may_switch_at_once(current.active, request.target)
+            new = references.retargeted(current, request.target, force=request.force, at_once=at_once)
+            if new.target != current.target and (active := self._registry.peek(current.active)):
+                target = replace(target, last_used=max(target.last_used, active.last_used))
+        return new, self._recounted(current, new, {request.target: target}, lost=lost)
 
     def _new_model(self, request: SetVModel, existing: ModelRecord | None) -> ModelRecord:
         if existing is not None:
@@ -265,16 +274,20 @@ class VModels:
             last_used=self._now() - age,
         )
 
-    def _enter(self, models: Models, request: SetVModel, target: ModelRecord, last_used: int = 0) -> None:
-        models[request.target] = replace(
-            target, refs=target.refs + 1, last_used=max(target.last_used, last_used)
-        )
-
-    def _leave(self, models: Models, model_id: str) -> None:
-        record = models.get(model_id) or self._registry.peek(model_id)
-        if record is not None:
-            refs = max(0, record.refs - 1)
-            models[model_id] = None if refs == 0 and record.auto_delete else replace(record, refs=refs)
+    def _recounted(
+        self,
+        before: VModelRecord | None,
+        after: VModelRecord | None,
+        known: Mapping[str, ModelRecord] = MappingProxyType({}),
+        *,
+        lost: bool = False,
+    ) -> Models:
+        """Records of models to write with a change of a vmodel; `known` ones are `lost` from the registry."""
+        models: Models = {}
+        for model_id, change in references.changes(before, after, lost=known if lost else ()).items():
+            if record := known.get(model_id) or self._registry.peek(model_id):
+                models[model_id] = references.counted(record, change)
+        return models
 
     def _may_switch_at_once(self, active: str, target: str) -> bool:
         copies = self._copies(active)

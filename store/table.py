@@ -75,6 +75,15 @@ class Table(Generic[T]):
         """All rows; do not change the table while iterating."""
         return iter(self._rows.items())
 
+    def is_corrupt(self, id_: str) -> bool:
+        """Whether the store has a value there that cannot be decoded."""
+        return id_ in self._corrupt
+
+    @property
+    def corrupt(self) -> int:
+        """Values that cannot be decoded."""
+        return len(self._corrupt)
+
     def subscribe(self, listener: Listener[T]) -> None:
         """Calls the listener for every change from now on; `start` reports what it finds as changes."""
         self._listeners.append(listener)
