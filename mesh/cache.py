@@ -8,8 +8,9 @@ dimension:
 is over;
 - in use: loading + loaded + freeing <= capacity, because a load starts only when its memory is really free.
 
-A model that turns out larger than was estimated is the one thing that can break them; `resize` then names
-what has to go.
+Two things outside can break them: a model that turns out larger than was estimated, and a server that does
+not let go of a model (`lose`: what it keeps counts as capacity that is not there). `excess` then names what
+has to go.
 """
 
 import enum
@@ -34,6 +35,8 @@ class Refusal(enum.Enum):
     TOO_LARGE = "the model is larger than the instance's whole capacity"
     TOO_OLD = "everything here was used more recently"
     BUSY = "what could make room is still being loaded, or was only just"
+    QUEUE_FULL = "too many loads wait for their turn"
+    TOO_LATE = "the loads that come first take longer than the request can wait"
 
 
 @dataclass(slots=True)
@@ -65,6 +68,9 @@ class Cache:
     capacity: Resources
     _copies: dict[str, Copy] = field(default_factory=dict)
     _freeing: dict[str, Resources] = field(default_factory=dict)
+    _lost: dict[str, Resources] = field(default_factory=dict)
+    """The part of `_freeing` that the server keeps against our will."""
+    _lost_memory: Resources = NOTHING
     _promised: Resources = NOTHING
     _in_use: Resources = NOTHING
     _order: list[tuple[int, str]] = field(default_factory=list)
@@ -85,9 +91,14 @@ class Cache:
         return self._in_use
 
     @property
+    def usable(self) -> Resources:
+        """The capacity without what is lost."""
+        return (self.capacity - self._lost_memory).without_debt()
+
+    @property
     def free(self) -> Resources:
         """Memory that a newcomer could have without an eviction, once the freeing is over."""
-        return (self.capacity - self._promised).without_debt()
+        return (self.usable - self._promised).without_debt()
 
     @property
     def freeing(self) -> int:
@@ -106,11 +117,11 @@ class Cache:
         return first.last_used if first else 0
 
     def plan(self, model_id: str, size: Resources, last_used: int) -> Plan | Refusal:
-        """How to make room for a model, with as few evictions as possible. Changes nothing."""
+        """How to make room for a model: the oldest go, and none that need not go. Changes nothing."""
         if not size.fits(self.capacity):
             return Refusal.TOO_LARGE
-        missing = size - self.free
-        victims: list[str] = []
+        missing = size - (self.usable - self._promised)
+        victims: list[Copy] = []
         oldest_first = self._oldest_first()
         refusal = None
         while not missing.fits(NOTHING):
@@ -118,10 +129,10 @@ class Cache:
             if victim is None or victim.last_used > last_used:
                 refusal = Refusal.BUSY if victim is None else Refusal.TOO_OLD
                 break
-            victims.append(victim.model_id)
+            victims.append(victim)
             missing -= victim.size
         oldest_first.close()
-        return refusal or Plan(model_id, size, last_used, tuple(victims))
+        return refusal or Plan(model_id, size, last_used, _needed(victims, NOTHING - missing))
 
     def admit(self, plan: Plan) -> None:
         """Promises the memory, and lets the victims go (they are *freeing* from now on)."""
@@ -148,22 +159,34 @@ class Cache:
         return self.resize(model_id, size)
 
     def resize(self, model_id: str, size: Resources) -> tuple[str, ...]:
-        """Corrects the size of a model in memory. Returns what else has to go, oldest first."""
+        """Corrects the size of a model in memory. Returns what has to go, oldest first.
+
+        The model itself goes only where it is larger than the whole capacity, and then nothing else does.
+        """
         copy = self._copies[model_id]
         self._promised += size - copy.size
         self._in_use += size - copy.size
         copy.size = size
-        missing = self._promised - self.capacity
-        victims: list[str] = []
+        return self.excess(model_id) if size.fits(self.capacity) else (model_id,)
+
+    def excess(self, spared: str = "") -> tuple[str, ...]:
+        """What has to go so that every promise can be kept, oldest first; not the `spared` model.
+
+        It may be too little as long as other copies are being loaded or are held.
+        """
+        missing = self._promised - self.usable
+        if missing.fits(NOTHING):
+            return ()
+        victims: list[Copy] = []
         oldest_first = self._oldest_first()
         for victim in oldest_first:
+            if victim.model_id != spared:
+                victims.append(victim)
+                missing -= victim.size
             if missing.fits(NOTHING):
                 break
-            if victim.model_id != model_id:
-                victims.append(victim.model_id)
-                missing -= victim.size
         oldest_first.close()
-        return tuple(victims)
+        return _needed(victims, NOTHING - missing)
 
     def touch(self, model_id: str, last_used: int) -> None:
         """Notes a use; one older than the last known changes nothing."""
@@ -190,6 +213,13 @@ class Cache:
     def freed(self, model_id: str) -> None:
         """The model server has let go of a model."""
         self._in_use -= self._freeing.pop(model_id, NOTHING)
+        self._lost_memory -= self._lost.pop(model_id, NOTHING)
+
+    def lose(self, model_id: str) -> None:
+        """The model server does not let go of a model: plan without its memory until `freed`."""
+        if model_id in self._freeing and model_id not in self._lost:
+            self._lost[model_id] = self._freeing[model_id]
+            self._lost_memory += self._lost[model_id]
 
     def reset(self, capacity: Resources) -> None:
         """The model server has started anew: nothing is in its memory, promises stay."""
@@ -197,6 +227,8 @@ class Cache:
             self._promised -= copy.size
             del self._copies[copy.model_id]
         self._freeing.clear()
+        self._lost.clear()
+        self._lost_memory = NOTHING
         self._order.clear()
         self._in_use = NOTHING
         self.capacity = capacity
@@ -207,6 +239,20 @@ class Cache:
 
     def _oldest_first(self) -> "_OldestFirst":
         return _OldestFirst(self._copies, self._order)
+
+
+def _needed(victims: list[Copy], surplus: Resources) -> tuple[str, ...]:
+    """Of the oldest copies, which together give `surplus` more than is needed, those that have to go.
+
+    The younger one stays where there is a choice.
+    """
+    needed = []
+    for victim in reversed(victims):
+        if victim.size != NOTHING and victim.size.fits(surplus):
+            surplus -= victim.size
+        else:
+            needed.append(victim.model_id)
+    return tuple(reversed(needed))
 
 
 class _OldestFirst:

@@ -43,6 +43,16 @@ class TypeConstraints:
         """The requirement of a type; unlisted types have that of `_default`, if there is one."""
         return self.types.get(model_type) or self.types.get(DEFAULT_TYPE) or ANYWHERE
 
+    def reserve(self, labels: Collection[str]) -> int:
+        """How little an instance is needed by types that may not, or would rather not, go elsewhere.
+
+        Types without a preference go where this number is larger. The weights are the original's; `_default`
+        counts as the type that it stands for.
+        """
+        prohibited = sum(not allows(requirement, labels) for requirement in self.types.values())
+        preferring = sum(prefers(requirement, labels) for requirement in self.types.values())
+        return 4 * prohibited - preferring
+
 
 def allows(requirement: Requirement, labels: Collection[str]) -> bool:
     """Whether an instance with these labels may hold the model."""

@@ -96,6 +96,16 @@ def gone(instance_id: str, *, now: int = 0) -> Change:
     return change
 
 
+def too_large(instance_id: str, size: Resources) -> Change:
+    """An instance found out, by loading it, that the model is larger than its whole capacity."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        left = gone(instance_id)(record)
+        return left and replace(left, size=size)
+
+    return change
+
+
 def vanished(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
     """An instance does not exist any more, and neither do its copies and failures."""
 

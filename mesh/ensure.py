@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mesh import copies
+from mesh.choice import MAX_ATTEMPTS, Candidates, OwnCopy, existing, further
 from mesh.constraints import TypeConstraints
 from mesh.errors import (
     LoadFailedError,
@@ -16,20 +17,18 @@ from mesh.errors import (
     NoHomeError,
     RegistryUnavailableError,
     RuntimeDownError,
+    TooLargeError,
     TooOldError,
 )
 from mesh.guard import RuntimeGuard
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.peer import Peers
-from mesh.placement import Candidate, Placement, Reason, place
+from mesh.placement import Candidate, Placement, Reason, Wish, place
 from mesh.registry import Registry
 from mesh.routes import Routes
 from mesh.runtime import ModelInfo, Runtime
 from store.records import NOTHING, InstanceRecord, ModelRecord, Resources
-
-MAX_ATTEMPTS = 8
-"""Instances tried, and waits for a lost server, for one call; the original's number."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +39,7 @@ class _Load:
 
     last_used: int
     urgent: bool
+    deadline: int | None
     routed: asyncio.Future[Resources]
     """Ends when the copy can serve; the task ends when its record says so."""
     task: asyncio.Task[Resources] = field(init=False)
@@ -74,6 +74,7 @@ class Ensurer:
         self._now = now
         self._own_id = registry.instance_id
         self._loads: dict[str, _Load] = {}
+        self._known = Candidates()
 
     def is_here(self, model_id: str) -> bool:
         """Whether a copy is on this instance or on its way."""
@@ -93,51 +94,64 @@ class Ensurer:
         urgent: bool,
         excluded: Collection[str] = (),
         recorded: bool = True,
+        deadline: int | None = None,
     ) -> None:
         """Returns when some copy can serve and is routed; those on excluded instances do not count.
 
-        With `recorded`, the registry says so too. A request does not wait for that.
+        With `recorded`, the registry says so too. A request does not wait for that. `deadline` (ms since
+        1970) is the caller's: a load that would not begin before it is refused at once.
 
         Raises ModelNotFoundError, LoadFailedError, NoCapacityError, NoHomeError, RuntimeDownError or
         RegistryUnavailableError.
         """
         tried = set(excluded)
+        failed: set[str] = set()
         last: MeshError | None = None
         for _ in range(MAX_ATTEMPTS):
             record = await self._registry.find(model_id)
-            if self._can_serve(model_id, tried):
+            choice = await self._choose(model_id, record, last_used, tried, failed)
+            target = choice.instance_id
+            if choice.reason is Reason.LOADED:
                 return
-            target = self._under_way(model_id, tried)
-            target = target or self._choose(record, await self._expected_size(model_id, record), tried, last)
-            log.debug("ensuring a copy", model=model_id, instance=target)
             if target is None:
+                if not self._own_server_comes(choice.reason, tried):
+                    raise self._error(choice.reason, record, last)
                 await self._guard.wait_ready()
                 continue
             try:
                 if target == self._own_id:
-                    await self.load_here(model_id, last_used=last_used, urgent=urgent, recorded=recorded)
+                    await self.load_here(
+                        model_id, last_used=last_used, urgent=urgent, recorded=recorded, deadline=deadline
+                    )
                 else:
-                    await self._load_there(target, model_id, last_used=last_used, urgent=urgent)
+                    await self._load_there(
+                        target, model_id, last_used=last_used, urgent=urgent, deadline=deadline
+                    )
             except RegistryUnavailableError:
                 raise
             except MeshError as error:
                 last = error
-                lost = target == self._own_id and isinstance(error, RuntimeDownError)
-                if not (lost and await self._guard.suspect()):
-                    tried.add(target)
+                await self._strike(target, error, tried, failed)
             else:
                 return
         raise last or RuntimeDownError(f"no copy of the model could be had in {MAX_ATTEMPTS} attempts")
 
     async def load_here(
-        self, model_id: str, *, last_used: int, urgent: bool, recorded: bool = True
+        self,
+        model_id: str,
+        *,
+        last_used: int,
+        urgent: bool,
+        recorded: bool = True,
+        deadline: int | None = None,
     ) -> Resources:
-        """Loads a model on this instance, and returns when the copy can serve, or is also `recorded`.
+        """Loads a model on this instance and nowhere else, however full it is.
 
-        Raises as `ensure`; a failure is recorded in any case.
+        Returns when the copy can serve, or is also `recorded`. Raises as `ensure`; a failure is recorded in
+        any case.
         """
         while True:
-            load = self._loads.get(model_id) or self._begin(model_id, last_used, urgent=urgent)
+            load = self._loads.get(model_id) or self._begin(model_id, last_used, deadline, urgent=urgent)
             if load.routed.done() and not self._loader.is_loaded(model_id):
                 # The copy has gone again before its record was written.
                 await asyncio.wait({load.task})
@@ -155,16 +169,24 @@ class Ensurer:
                 if self._loads.get(model_id) is load:
                     del self._loads[model_id]
 
-    def placement(self, record: ModelRecord, size: Resources, tried: Collection[str] = ()) -> Placement:
+    def placement(
+        self,
+        record: ModelRecord,
+        size: Resources,
+        *,
+        last_used: int,
+        tried: Collection[str] = (),
+        failed: Collection[str] = (),
+    ) -> Placement:
         """Where a new copy of the model would go now."""
-        resting = {
-            instance_id for instance_id in record.failed if copies.retry_at(record, instance_id) > self._now()
-        }
-        return place(
-            self._constraints().of(record.type),
+        return further(
+            record,
             size,
+            last_used,
+            self._constraints(),
             self._candidates(),
-            excluded={*tried, *resting},
+            tried=tried,
+            failed=failed,
             own_id=self._own_id,
             now=self._now(),
         )
@@ -172,9 +194,8 @@ class Ensurer:
     def no_home(self, model_type: str) -> NoHomeError | None:
         """The error for models of a type that no running instance may hold."""
         requirement = self._constraints().of(model_type)
-        decision = place(
-            requirement, NOTHING, self._candidates(), excluded=(), own_id=self._own_id, now=self._now()
-        )
+        wish = Wish(requirement, NOTHING, self._now())
+        decision = place(wish, self._candidates(), own_id=self._own_id, now=self._now())
         if decision.reason is Reason.NO_LABELS:
             return NoHomeError(model_type, requirement.required)
         return None
@@ -186,40 +207,52 @@ class Ensurer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _can_serve(self, model_id: str, tried: Collection[str]) -> bool:
-        if self._own_id not in tried and self._routes.own(model_id):
-            return True
-        return any(route.loaded and route.instance_id not in tried for route in self._routes.peers(model_id))
+    async def _choose(
+        self,
+        model_id: str,
+        record: ModelRecord,
+        last_used: int,
+        tried: Collection[str],
+        failed: Collection[str],
+    ) -> Placement:
+        peers = self._routes.peers(model_id)
+        choice = existing(self._own_copy(model_id), peers, own_id=self._own_id, tried=tried)
+        if choice is None:
+            size = await self._expected_size(model_id, record)
+            choice = self.placement(record, size, last_used=last_used, tried=tried, failed=failed)
+        log.debug("copy chosen", model=model_id, instance=choice.instance_id, reason=choice.reason.name)
+        self._metrics.choices.labels(choice.reason.name).inc()
+        return choice
 
-    def _under_way(self, model_id: str, tried: Collection[str]) -> str | None:
-        if self._own_id not in tried and self.is_here(model_id):
-            return self._own_id
-        loading = (route.instance_id for route in self._routes.peers(model_id) if not route.loaded)
-        return next((instance_id for instance_id in loading if instance_id not in tried), None)
+    async def _strike(self, target: str, error: MeshError, tried: set[str], failed: set[str]) -> None:
+        """An instance is not tried again in this call, unless it is this one and its server has to start."""
+        if isinstance(error, LoadFailedError):
+            failed.add(target)
+        lost = target == self._own_id and isinstance(error, RuntimeDownError)
+        if not (lost and await self._guard.suspect()):
+            tried.add(target)
 
-    def _choose(
-        self, record: ModelRecord, size: Resources, tried: Collection[str], last: MeshError | None
-    ) -> str | None:
-        failed = [id_ for id_ in record.failed if self._registry.live(id_)]
-        resting = [id_ for id_ in failed if copies.retry_at(record, id_) > self._now()]
+    def _own_copy(self, model_id: str) -> OwnCopy | None:
+        if self._routes.own(model_id):
+            return OwnCopy(loaded=True)
+        return OwnCopy(loaded=False) if self.is_here(model_id) else None
+
+    def _own_server_comes(self, reason: Reason, tried: Collection[str]) -> bool:
+        return reason is Reason.NOT_READY and self._guard.terms is None and self._own_id not in tried
+
+    def _error(self, reason: Reason, record: ModelRecord, last: MeshError | None) -> MeshError:
+        if reason is Reason.NO_LABELS:
+            return NoHomeError(record.type, self._constraints().of(record.type).required)
+        if reason is Reason.TOO_LARGE:
+            largest = max(self._candidates(), key=lambda candidate: candidate.capacity.memory)
+            return TooLargeError(record.size or NOTHING, largest.capacity)
+        if reason is Reason.NOT_READY:
+            return last or RuntimeDownError("the instances that could hold the model are starting")
+        failed = any(self._registry.live(instance_id) for instance_id in record.failed)
         failure = copies.last_failure(record) if failed else None
-        if failure and len(resting) >= copies.MAX_FAILURES:
-            raise failure
-        decision = self.placement(record, size, tried)
-        if decision.instance_id:
-            log.debug("placing a copy", instance=decision.instance_id, reason=decision.reason.name)
-            return decision.instance_id
-        if decision.reason is Reason.NO_LABELS:
-            raise NoHomeError(record.type, self._constraints().of(record.type).required)
-        if decision.reason is Reason.NOT_READY and self._guard.terms is None and self._own_id not in tried:
-            return None
-        if decision.reason is Reason.NOT_READY:
-            raise last or RuntimeDownError("the instances that could hold the model are starting")
-        if decision.reason is Reason.TOO_LARGE:
-            too_large = NoCapacityError("no instance is large enough for the model")
-            too_large.retry_after_ms = None
-            raise too_large
-        raise last or failure or NoCapacityError("Nowhere available to load")
+        if reason is Reason.FAILED:
+            return failure or last or NoCapacityError("Nowhere available to load")
+        return last or failure or NoCapacityError("Nowhere available to load")
 
     async def _expected_size(self, model_id: str, record: ModelRecord) -> Resources:
         if record.size is not None:
@@ -235,20 +268,28 @@ class Ensurer:
     def _candidates(self) -> list[Candidate]:
         rows = {id_: row.value for id_, row in self._registry.instances.items()}
         rows[self._own_id] = self._own_record()
-        return [_candidate(id_, record) for id_, record in rows.items() if not record.shutdown]
+        return self._known.of(rows, self._constraints())
 
-    async def _load_there(self, instance_id: str, model_id: str, *, last_used: int, urgent: bool) -> None:
+    async def _load_there(
+        self, instance_id: str, model_id: str, *, last_used: int, urgent: bool, deadline: int | None
+    ) -> None:
         row = self._registry.instances.get(instance_id)
         if row is None:
             raise RuntimeDownError(f"instance {instance_id} has gone")
-        await self._peers.load(row.value.address, model_id, last_used=last_used, urgent=urgent)
+        await self._peers.load(
+            row.value.address,
+            model_id,
+            last_used=last_used,
+            urgent=urgent,
+            patience_ms=None if deadline is None else max(0, deadline - self._now()),
+        )
         record = self._registry.peek(model_id)
         if record is None or instance_id not in record.loaded:
             await self._registry.refresh(model_id)
         self._routes.flush()
 
-    def _begin(self, model_id: str, last_used: int, *, urgent: bool) -> _Load:
-        load = _Load(last_used, urgent, asyncio.get_running_loop().create_future())
+    def _begin(self, model_id: str, last_used: int, deadline: int | None, *, urgent: bool) -> _Load:
+        load = _Load(last_used, urgent, deadline, asyncio.get_running_loop().create_future())
 
         def end(task: asyncio.Task[Resources]) -> None:
             error = None if task.cancelled() else task.exception()
@@ -267,6 +308,8 @@ class Ensurer:
         return load
 
     async def _load_here(self, model_id: str, load: _Load) -> Resources:
+        self._loader.check(urgent=load.urgent, deadline=load.deadline)
+        await self._registry.find(model_id)  # one registered elsewhere may still be on its way to our tables
         started = self._now()
         record = await self._registry.update(model_id, copies.claimed(self._own_id, started, load.last_used))
         if record is None:
@@ -277,11 +320,15 @@ class Ensurer:
                 size=record.size,
                 last_used=load.last_used,
                 urgent=load.urgent,
+                deadline=load.deadline,
             )
         except LoadFailedError as error:
             log.warning("model not loaded", model=model_id, error=str(error))
             self._metrics.load_failures.inc()
             await self._registry.update(model_id, copies.failed(self._own_id, self._now(), error))
+            raise
+        except TooLargeError as error:
+            await self._registry.update(model_id, copies.too_large(self._own_id, error.size))
             raise
         except (MeshError, asyncio.CancelledError):
             await self._registry.update(model_id, copies.gone(self._own_id))
@@ -294,17 +341,3 @@ class Ensurer:
             self._loader.unload(model_id)
             raise ModelNotFoundError(model_id)
         return size
-
-
-def _candidate(instance_id: str, record: InstanceRecord) -> Candidate:
-    return Candidate(
-        instance_id=instance_id,
-        labels=frozenset(record.labels),
-        capacity=record.capacity,
-        used=record.used,
-        lru_time=record.lru_time,
-        loading=record.loading,
-        load_slots=record.load_slots,
-        rpm=record.rpm,
-        ready=record.ready,
-    )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from grpc import StatusCode
 
+from store.records import Resources
+
 RETRY_MS = 1_000
 """When a caller may try again where the mesh cannot say better."""
 
@@ -75,6 +77,18 @@ class NoCapacityError(MeshError):
 
     code = StatusCode.RESOURCE_EXHAUSTED
     retry_after_ms: int | None = RETRY_MS
+
+
+class TooLargeError(NoCapacityError):
+    """The model is larger than all the memory of an instance; waiting does not help."""
+
+    retry_after_ms: int | None = None
+
+    def __init__(self, size: Resources, capacity: Resources) -> None:
+        super().__init__(
+            f"no room for the model: it needs {size.memory} bytes, the whole capacity is {capacity.memory}"
+        )
+        self.size = size
 
 
 class TooOldError(NoCapacityError):

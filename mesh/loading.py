@@ -2,32 +2,36 @@
 
 A load goes: predict the size, queue by priority, be admitted (which may evict), wait for free memory, load.
 Each step belongs to one task of the model; operations on one model never overlap. Whatever ends badly after
-the server was asked ends in an unload.
+the server was asked ends in an unload. Whose turn it is, `mesh.admission` decides.
 """
 
 import asyncio
-import heapq
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
-from mesh.cache import Cache, Phase, Plan, Refusal
+from mesh.admission import Admission, Ticket
+from mesh.cache import Cache, Phase, Refusal
 from mesh.errors import (
+    RETRY_MS,
     LoadFailedError,
     MeshError,
     NoCapacityError,
     RemovedError,
     RuntimeDownError,
+    TooLargeError,
     TooOldError,
 )
 from mesh.runtime import ModelInfo, Runtime, RuntimeTerms
 from store.records import NOTHING, Resources
 
-URGENT = 2**62
-"""Priority of loads that a request waits for: before all others; those are ordered by the model's last use.
-"""
 UNLOAD_RETRY_SECONDS = 2.0
+UNLOAD_PATIENCE = 5
+"""Failed unloads of a model, after which its memory is planned without, until one succeeds."""
+SPACE_SECONDS = 180.0
+"""How long an admitted load waits for memory that is being freed; the original's time."""
 HOLD_SECONDS = 0.02
 """A copy that a request waited for is not evicted before the request has had time to reach it."""
 
@@ -38,12 +42,11 @@ log = structlog.get_logger(__name__)
 class _Job:
     info: ModelInfo
     known_size: Resources | None
-    last_used: int
-    priority: int
+    ticket: Ticket
     done: asyncio.Future[Resources]
     go: asyncio.Future[None]
     """Set when the memory is free, or to the reason why it never will be."""
-    size: Resources = NOTHING
+    patience: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -70,14 +73,9 @@ class Loader:
         self._drained = drained
         self._now = now
         self._terms: RuntimeTerms | None = None
+        self._admission = Admission(self.cache)
         self._jobs: dict[str, _Job] = {}
-        self._queue: list[tuple[int, int, str]] = []
-        self._queued: set[str] = set()
-        self._waiting: dict[str, None] = {}
-        self._loading: set[str] = set()
         self._unloads: dict[str, asyncio.Task[None]] = {}
-        self._sequence = 0
-        self._held = 0
 
     @property
     def pending(self) -> int:
@@ -93,8 +91,25 @@ class Loader:
         """Whether a load is under way."""
         return model_id in self._jobs
 
+    def check(self, *, urgent: bool, deadline: int | None = None) -> None:
+        """Raises NoCapacityError where a new load would have to wait too long for its turn.
+
+        That is where the line is full, or the caller's deadline (ms since 1970) would be over.
+        """
+        patience = None if deadline is None else deadline - self._now()
+        if refusal := self._admission.refusal(urgent=urgent, patience_ms=patience):
+            error = NoCapacityError(f"no room for the model now: {refusal.value}")
+            error.retry_after_ms = max(RETRY_MS, self._admission.wait_ms(urgent=urgent))
+            raise error
+
     async def load(
-        self, info: ModelInfo, *, size: Resources | None, last_used: int, urgent: bool
+        self,
+        info: ModelInfo,
+        *,
+        size: Resources | None,
+        last_used: int,
+        urgent: bool,
+        deadline: int | None = None,
     ) -> Resources:
         """Loads a model, or joins the load that is under way. Returns its size.
 
@@ -108,19 +123,20 @@ class Loader:
         if job is None:
             if self._terms is None:
                 raise RuntimeDownError("the model server is not ready")
+            self.check(urgent=urgent, deadline=deadline)
             loop = asyncio.get_running_loop()
-            priority = URGENT if urgent else last_used
-            job = _Job(info, size, last_used, priority, loop.create_future(), loop.create_future())
+            ticket = self._admission.take(info.model_id, last_used, urgent=urgent)
+            job = _Job(info, size, ticket, loop.create_future(), loop.create_future())
             self._jobs[info.model_id] = job
             job.task = asyncio.create_task(self._run(job), name=f"load {info.model_id}")
         elif urgent:
-            self._promote(job, last_used)
+            self.promote(info.model_id, last_used)
         return await asyncio.shield(job.done)
 
     def promote(self, model_id: str, last_used: int) -> None:
         """A request waits for this load now."""
-        if job := self._jobs.get(model_id):
-            self._promote(job, last_used)
+        if model_id in self._jobs and self._admission.promote(model_id, last_used):
+            self._pump()
 
     def unload(self, model_id: str, *, drain: bool = True) -> asyncio.Task[None] | None:
         """Takes a model away: a queued or running load is cancelled, a loaded copy is unloaded.
@@ -132,12 +148,14 @@ class Loader:
             self._fail(job, RemovedError("the model was removed while it was being loaded"))
             job.task.cancel()
         elif self.is_loaded(model_id):
+            self.cache.release(model_id)
             self._begin_unload(model_id, drain=drain)
         return self._unloads.get(model_id)
 
     def suspend(self) -> None:
         """The model server is gone, and with it everything in its memory."""
         self._terms = None
+        self._admission.slots = 0
         for job in list(self._jobs.values()):
             self._fail(job, RuntimeDownError("the model server went away"))
             if job.task:
@@ -153,6 +171,7 @@ class Loader:
         """The model server is ready, and empty."""
         self.cache.reset(terms.capacity)
         self._terms = terms
+        self._admission.slots = terms.load_slots
         self._pump()
 
     async def close(self) -> None:
@@ -168,15 +187,17 @@ class Loader:
         model_id = job.info.model_id
         try:
             if unload := self._unloads.get(model_id):
-                await asyncio.wait({unload})
-            job.size = await self._predict(job)
-            self._enqueue(job)
+                await asyncio.wait({unload}, timeout=SPACE_SECONDS)
+                if not unload.done():
+                    raise NoCapacityError("the model server has not unloaded the model's former copy")
+            self._admission.stand(model_id, await self._predict(job))
+            self._pump()
             await job.go
             terms = self._terms
             if terms is None:
                 raise RuntimeDownError("the model server went away")
             size = await self._runtime.load(job.info, terms.load_timeout_seconds)
-            self._complete(job, size if size != NOTHING else job.size)
+            self._complete(job, size if size != NOTHING else job.ticket.size)
         except MeshError as error:
             self._fail(job, error)
         except asyncio.CancelledError:
@@ -192,79 +213,57 @@ class Loader:
             return predicted
         return self._terms.default_size if self._terms else NOTHING
 
-    def _enqueue(self, job: _Job) -> None:
-        self._queued.add(job.info.model_id)
-        self._push(job)
-        self._pump()
-
-    def _push(self, job: _Job) -> None:
-        self._sequence += 1
-        heapq.heappush(self._queue, (-job.priority, self._sequence, job.info.model_id))
-
-    def _promote(self, job: _Job, last_used: int) -> None:
-        job.last_used = max(job.last_used, last_used)
-        self.cache.touch(job.info.model_id, last_used)
-        if job.priority < URGENT:
-            job.priority = URGENT
-            if job.info.model_id in self._queued:
-                self._push(job)
-                self._pump()
-
     def _pump(self) -> None:
-        """Admits and starts what can be; called whenever something has changed."""
-        if self._terms is None:
-            return
-        while len(self._waiting) + len(self._loading) < self._terms.load_slots and (job := self._first()):
-            # What a request waits for is wanted now, however long it has been in the queue.
-            wanted = URGENT if job.priority == URGENT else job.last_used
-            plan = self.cache.plan(job.info.model_id, job.size, wanted)
-            if plan is Refusal.BUSY and (self._waiting or self._loading or self._held):
-                break
-            heapq.heappop(self._queue)
-            self._queued.discard(job.info.model_id)
-            if not isinstance(plan, Plan):
-                job.go.set_exception(self._no_capacity(job, plan))
-                continue
-            for victim in plan.victims:
-                self._begin_unload(victim)
-            self.cache.admit(Plan(plan.model_id, plan.size, job.last_used))
-            self._waiting[job.info.model_id] = None
-        for model_id in list(self._waiting):
-            if self._jobs[model_id].go.done():  # given up; its task is about to leave
-                continue
-            if not self.cache.can_start(model_id):
-                break
-            del self._waiting[model_id]
-            self.cache.start(model_id)
-            self._loading.add(model_id)
-            self._jobs[model_id].go.set_result(None)
+        """Does what is next; called whenever something has changed."""
+        steps = self._admission.step(self._now())
+        for model_id, refusal in steps.refused:
+            self._refuse(model_id, refusal)
+        for model_id in steps.evict:
+            self._begin_unload(model_id)
+        for model_id in steps.waiting:
+            job = self._jobs[model_id]
+            job.patience = job.patience or asyncio.get_running_loop().call_later(
+                SPACE_SECONDS, self._give_up, job
+            )
+        for model_id in steps.start:
+            go = self._jobs[model_id].go
+            if not go.done():
+                go.set_result(None)
 
-    def _first(self) -> _Job | None:
-        while self._queue:
-            priority, _, model_id = self._queue[0]
-            job = self._jobs.get(model_id)
-            if job and model_id in self._queued and job.priority == -priority and not job.go.done():
-                return job
-            heapq.heappop(self._queue)
-        return None
+    def _refuse(self, model_id: str, refusal: Refusal) -> None:
+        job = self._jobs[model_id]
+        if not job.go.done():
+            job.go.set_exception(self._no_capacity(job, refusal))
+
+    def _give_up(self, job: _Job) -> None:
+        if not job.go.done():
+            job.go.set_exception(
+                NoCapacityError(
+                    f"the model server has not freed enough memory for the model in {SPACE_SECONDS:g} s"
+                )
+            )
 
     def _no_capacity(self, job: _Job, refusal: Refusal) -> NoCapacityError:
-        kind = TooOldError if refusal is Refusal.TOO_OLD else NoCapacityError
-        error = kind(
-            f"no room for the model: {refusal.value} "
-            f"(it needs {job.size.memory} bytes, the capacity is {self.cache.capacity.memory})"
-        )
+        size = job.ticket.size
         if refusal is Refusal.TOO_LARGE:
-            error.retry_after_ms = None
-        return error
+            return TooLargeError(size, self.cache.capacity)
+        kind = TooOldError if refusal is Refusal.TOO_OLD else NoCapacityError
+        return kind(f"no room for the model: {refusal.value} (it needs {size.memory} bytes)")
 
     def _complete(self, job: _Job, size: Resources) -> None:
         model_id = job.info.model_id
-        if size != job.size:
-            log.debug("model size corrected", model=model_id, expected=job.size.memory, actual=size.memory)
-        for larger_than_thought in self.cache.finish(model_id, size):
+        if size != job.ticket.size:
+            log.debug(
+                "model size corrected",
+                model=model_id,
+                expected=job.ticket.size.memory,
+                actual=size.memory,
+            )
+        for larger_than_thought in self._admission.loaded(model_id, size):
             self._begin_unload(larger_than_thought)
-        if job.priority == URGENT:
+        if not self.is_loaded(model_id):
+            raise TooLargeError(size, self.cache.capacity)
+        if job.ticket.urgent:
             self.cache.touch(model_id, self._now())
             self._hold(model_id)
         self._on_loaded(model_id)
@@ -272,13 +271,11 @@ class Loader:
             job.done.set_result(size)
 
     def _hold(self, model_id: str) -> None:
-        self.cache.hold(model_id)
-        self._held += 1
+        self._admission.hold(model_id)
         asyncio.get_running_loop().call_later(HOLD_SECONDS, self._settle, model_id)
 
     def _settle(self, model_id: str) -> None:
-        self._held -= 1
-        self.cache.settle(model_id)
+        self._admission.settle(model_id)
         self._pump()
 
     def _fail(self, job: _Job, error: MeshError) -> None:
@@ -289,27 +286,24 @@ class Loader:
     def _leave(self, job: _Job) -> None:
         model_id = job.info.model_id
         del self._jobs[model_id]
-        self._queued.discard(model_id)
-        self._waiting.pop(model_id, None)
-        self._loading.discard(model_id)
-        copy = self.cache.get(model_id)
-        if copy and copy.phase is Phase.WAITING:
-            self.cache.release(model_id)
-        elif copy and copy.phase is Phase.LOADING:
-            self.cache.release(model_id)
-            self._unloads[model_id] = asyncio.create_task(self._unload(model_id, drain=False))
+        if job.patience:
+            job.patience.cancel()
+        if self._admission.leave(model_id, self._now()):
+            self._unload_soon(model_id, drain=False)
         self._pump()
 
     def _begin_unload(self, model_id: str, *, drain: bool = True) -> None:
         self._on_evict(model_id)
-        self.cache.release(model_id)
+        self._unload_soon(model_id, drain=drain)
+
+    def _unload_soon(self, model_id: str, *, drain: bool) -> None:
         self._unloads[model_id] = asyncio.create_task(self._unload(model_id, drain=drain))
 
     async def _unload(self, model_id: str, *, drain: bool) -> None:
         try:
             if drain:
                 await self._drained(model_id)
-            while True:
+            for attempt in itertools.count(1):
                 try:
                     await self._runtime.unload(model_id)
                     break
@@ -317,6 +311,10 @@ class Loader:
                     log.warning("unload failed, trying again", model=model_id, error=str(error))
                 except RuntimeDownError as error:
                     log.warning("unload not possible, trying again", model=model_id, error=str(error))
+                if attempt == UNLOAD_PATIENCE:
+                    log.error("model not unloaded; its memory is not used until it is", model=model_id)
+                    self.cache.lose(model_id)
+                    self._pump()
                 await asyncio.sleep(UNLOAD_RETRY_SECONDS)
         finally:
             self._unloads.pop(model_id, None)

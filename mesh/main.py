@@ -26,7 +26,6 @@ from mesh.probes import HttpPages
 from mesh.runtime import Runtime
 from store.connection import connect, read_connection
 from store.errors import StoreError
-from store.records import Resources
 
 if TYPE_CHECKING:
     from store.base import Store
@@ -151,13 +150,11 @@ class MeshProcess:
             self._node.apply(Settings(self._constraints.value, self._rules.value))
 
     async def _serve_policy(self, node: MeshNode) -> None:
-        async def load_here(model_id: str, last_used: int, urgent: bool) -> Resources:  # noqa: FBT001
-            return await node.ensurer.load_here(model_id, last_used=last_used, urgent=urgent)
 
         model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(
             ModelMeshServicer(node.models, node.vmodels, node.status), self._server
         )
-        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(load_here), self._server)
+        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), self._server)
         self._server.add_generic_rpc_handlers(
             (HealthHandler(lambda: node.ready), ModelReadyHandler(node.models, node.vmodels, node.status))
         )

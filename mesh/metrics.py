@@ -32,6 +32,12 @@ class PolicyMetrics:
         self.evictions = Counter(
             "modelmesh_model_evicted", "Copies that left this instance", registry=self._registry
         )
+        self.choices = Counter(
+            "modelmesh_placement",
+            "Decisions for requests without a copy",
+            ["reason"],
+            registry=self._registry,
+        )
         self._lru = self._gauge(
             "modelmesh_instance_lru_seconds", "Last use of the oldest copy, seconds since 1970"
         )

@@ -28,7 +28,7 @@ from mesh.vmodels import VModels
 from store.base import Store
 from store.errors import StoreError
 from store.keys import Keyspace
-from store.records import ModelRecord
+from store.records import ModelRecord, Resources
 from store.session import Session
 from store.table import Entry
 
@@ -166,6 +166,17 @@ class MeshNode:
         await self.peers.close()
         await self._runtime.close()
 
+    async def load_for_peer(
+        self,
+        model_id: str,
+        last_used: int,
+        urgent: bool,  # noqa: FBT001 - a callback of PeerServicer
+        patience_ms: int | None,
+    ) -> Resources:
+        """Loads a model that another instance has placed here."""
+        deadline = None if patience_ms is None else self._now() + patience_ms
+        return await self.ensurer.load_here(model_id, last_used=last_used, urgent=urgent, deadline=deadline)
+
     def apply(self, settings: Settings) -> None:
         """Puts changed settings in force."""
         self.settings = settings
@@ -212,8 +223,14 @@ class MeshNode:
         if miss.failure is not None:
             excluded.discard(self._config.instance_id)
             await self._recover(model_id, miss.failure)
+        left = miss.deadline_ms
         await self.ensurer.ensure(
-            model_id, last_used=self._now(), urgent=True, excluded=excluded, recorded=False
+            model_id,
+            last_used=self._now(),
+            urgent=True,
+            excluded=excluded,
+            recorded=False,
+            deadline=None if left is None else self._now() + left,
         )
         self.routes.flush()
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61pi/proto/mesh_peer.proto\x12\x12modelmesh.internal\"E\n\x0bLoadRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x04\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\"\x1f\n\tLoadReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x32P\n\x04Peer\x12H\n\x04Load\x12\x1f.modelmesh.internal.LoadRequest\x1a\x1d.modelmesh.internal.LoadReply\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61pi/proto/mesh_peer.proto\x12\x12modelmesh.internal\"o\n\x0bLoadRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x04\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\x12\x18\n\x0bpatience_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_patience_ms\"\x1f\n\tLoadReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x32P\n\x04Peer\x12H\n\x04Load\x12\x1f.modelmesh.internal.LoadRequest\x1a\x1d.modelmesh.internal.LoadReply\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'api.proto.mesh_peer_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOADREQUEST']._serialized_start=49
-  _globals['_LOADREQUEST']._serialized_end=118
-  _globals['_LOADREPLY']._serialized_start=120
-  _globals['_LOADREPLY']._serialized_end=151
-  _globals['_PEER']._serialized_start=153
-  _globals['_PEER']._serialized_end=233
+  _globals['_LOADREQUEST']._serialized_end=160
+  _globals['_LOADREPLY']._serialized_start=162
+  _globals['_LOADREPLY']._serialized_end=193
+  _globals['_PEER']._serialized_start=195
+  _globals['_PEER']._serialized_end=275
 # @@protoc_insertion_point(module_scope)

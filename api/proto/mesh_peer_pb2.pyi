@@ -23,23 +23,29 @@ class LoadRequest(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     LAST_USED_MS_FIELD_NUMBER: _builtins.int
     URGENT_FIELD_NUMBER: _builtins.int
+    PATIENCE_MS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     last_used_ms: _builtins.int
     """Milliseconds since 1970."""
     urgent: _builtins.bool
     """A request waits for the load: it overtakes background loads."""
+    patience_ms: _builtins.int
+    """Milliseconds that the request has left: a load that would not begin within them is refused."""
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
         last_used_ms: _builtins.int = ...,
         urgent: _builtins.bool = ...,
+        patience_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_patience_ms", b"_patience_ms", "patience_ms", b"patience_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_used_ms", b"last_used_ms", "model_id", b"model_id", "urgent", b"urgent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_patience_ms", b"_patience_ms", "last_used_ms", b"last_used_ms", "model_id", b"model_id", "patience_ms", b"patience_ms", "urgent", b"urgent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__patience_ms: _TypeAlias = _typing.Literal["patience_ms"]  # noqa: Y015
+    _WhichOneofArgType__patience_ms: _TypeAlias = _typing.Literal["_patience_ms", b"_patience_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience_ms) -> _WhichOneofReturnType__patience_ms | None: ...
 
 Global___LoadRequest: _TypeAlias = LoadRequest  # noqa: Y015
 

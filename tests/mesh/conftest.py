@@ -15,7 +15,6 @@ from mesh.node import MeshNode, Settings, epoch_ms
 from mesh.peer import PeerServicer
 from mesh.runtime import Runtime
 from store.memory import MemoryBackend, MemoryStore
-from store.records import Resources
 from tests.mesh.fake_bytes import FakeBytes
 from tests.mesh.fake_runtime import FakeRuntime
 from tests.store.waiting import until
@@ -107,10 +106,7 @@ class Mesh:
             now=self.clock,
         )
 
-        async def load_here(model_id: str, last_used: int, urgent: bool) -> Resources:  # noqa: FBT001
-            return await node.ensurer.load_here(model_id, last_used=last_used, urgent=urgent)
-
-        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(load_here), server)
+        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), server)
         model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(
             ModelMeshServicer(node.models, node.vmodels, node.status), server
         )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mesh.constraints import ANYWHERE, Requirement
-from mesh.placement import Candidate, Placement, Reason, place
+from mesh.placement import Candidate, Placement, Reason, Wish, place
 from store.records import Resources
 
 NOW = 1_000_000_000
@@ -29,16 +29,22 @@ def full(name: str, age_ms: int, **fields: Any) -> Candidate:
     return candidate(name, used=Resources(100), lru_time=NOW - age_ms, **fields)
 
 
-def choose(
-    *candidates: Candidate,
-    requirement: Requirement = ANYWHERE,
-    size: int = 10,
-    excluded: tuple[str, ...] = (),
-) -> Placement:
-    decision = place(requirement, Resources(size), candidates, excluded=excluded, own_id="own", now=NOW)
-    again = place(requirement, Resources(size), candidates[::-1], excluded=excluded, own_id="own", now=NOW)
+def choose(*candidates: Candidate, **options: Any) -> Placement:
+    wish = wished(**options)
+    decision = place(wish, candidates, own_id="own", now=NOW)
+    again = place(wish, candidates[::-1], own_id="own", now=NOW)
     assert decision == again, "the order of the candidates does not matter"
     return decision
+
+
+def wished(
+    requirement: Requirement = ANYWHERE,
+    size: int = 10,
+    last_used: int = NOW,
+    holders: tuple[str, ...] = (),
+    excluded: tuple[str, ...] = (),
+) -> Wish:
+    return Wish(requirement, Resources(size), last_used, holders, excluded)
 
 
 def test_room_here_is_best() -> None:
@@ -73,7 +79,7 @@ def test_about_as_old_here_is_good_enough() -> None:
 
 def test_preferred_instances_win_while_they_have_room() -> None:
     requirement = Requirement(preferred=("gpu",))
-    gpu = candidate("gpu", labels=frozenset({"gpu"}), rpm=900)
+    gpu = candidate("gpu", labels=frozenset({"gpu"}), rpm=90)
     assert choose(candidate("own"), gpu, requirement=requirement).instance_id == "gpu"
     assert (
         choose(candidate("own"), full("gpu", 10, labels=gpu.labels), requirement=requirement).instance_id
