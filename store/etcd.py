@@ -18,20 +18,27 @@ from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, Events, KeyVa
 from store.errors import HistoryLostError, LeaseLostError, StoreAuthError, StoreError, StoreUnavailableError
 from store.proto import etcd_kv_pb2, etcd_rpc_pb2, etcd_rpc_pb2_grpc
 
+RANGE_ATTEMPTS = 5
 PAGE_KEYS = 2_000
 """Keys read at a time; some 1 MB of model records."""
 CALL_TIMEOUT_SECONDS = 5.0
+ATTEMPT_SECONDS = 1.5
+"""Of the time for a call, given to one endpoint where there are others: it may hang rather than refuse."""
 RETRY_SECONDS = (0.05, 2.0)
 """First and longest pause before an unavailable store is tried again."""
 TOKEN_KEY = "token"  # noqa: S105 - the name of a header
+HAS_LEADER = ("hasleader", "true")
+"""Has a member that lost the cluster's leader end a watch, which would be silent else."""
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 10_000),  # etcd refuses clients that ping more often than every 5 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),  # a watch may be silent for long, and still must notice
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_http_proxy", 0),
 )
+RETRY_CODES = frozenset({StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED})
 AUTH_CODES = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
 AWAY_CODES = frozenset(
     {
@@ -75,6 +82,7 @@ class EtcdStore:
         self._password = password
         self._tls = tls
         self._authority = authority
+        self._attempt_seconds = CALL_TIMEOUT_SECONDS if len(self._endpoints) == 1 else ATTEMPT_SECONDS
         self._current = 0
         self._channels: dict[int, Channel] = {}
         self._token: str | None = None
@@ -86,7 +94,18 @@ class EtcdStore:
         return self._key_value(response.kvs[0]) if response.kvs else None
 
     async def range(self, prefix: str, *, keys_only: bool = False) -> Snapshot:
-        """Reads a whole prefix in pages, all at the revision of the first."""
+        """Reads a whole prefix in pages, all at the revision of the first.
+
+        Begins again where that revision is compacted meanwhile.
+        """
+        for _ in range(RANGE_ATTEMPTS):
+            try:
+                return await self._range(prefix, keys_only=keys_only)
+            except HistoryLostError as error:
+                log.info("range compacted while it was read", prefix=prefix, error=str(error))
+        raise StoreUnavailableError(f"range {prefix} was compacted {RANGE_ATTEMPTS} times while it was read")
+
+    async def _range(self, prefix: str, *, keys_only: bool) -> Snapshot:
         start = self._key(prefix)
         request = etcd_rpc_pb2.RangeRequest(
             key=start, range_end=_prefix_end(start), limit=PAGE_KEYS, keys_only=keys_only
@@ -135,7 +154,7 @@ class EtcdStore:
             except AioRpcError as error:
                 if error.code() is StatusCode.OUT_OF_RANGE:
                     raise HistoryLostError(f"watch of {prefix}: {error.details()}") from error
-                if error.code() in AUTH_CODES:
+                if error.code() in AUTH_CODES or _token_is_old(error):
                     self._token = None
                 elif error.code() not in AWAY_CODES:
                     raise _translate(error, f"watch of {prefix}") from error
@@ -193,7 +212,8 @@ class EtcdStore:
 
     async def _watch_once(self, prefix: str, revision: int) -> AsyncIterator[Events]:
         start = self._key(prefix)
-        stream = etcd_rpc_pb2_grpc.WatchStub(self._channel()).Watch(metadata=await self._metadata())
+        metadata = (*await self._metadata(), HAS_LEADER)
+        stream = etcd_rpc_pb2_grpc.WatchStub(self._channel()).Watch(metadata=metadata)
         try:
             await stream.write(
                 etcd_rpc_pb2.WatchRequest(
@@ -230,15 +250,18 @@ class EtcdStore:
             endpoint = self._current
             left = deadline - time.monotonic()
             try:
-                options = {"timeout": max(left, 0.001), "metadata": await self._metadata()}
+                timeout = max(min(left, self._attempt_seconds), 0.001)
+                options = {"timeout": timeout, "metadata": await self._metadata()}
                 return await method(stub(self._channel()), options)
             except AioRpcError as error:
-                if error.code() is StatusCode.UNAUTHENTICATED and self._user and not fresh_token:
+                if _token_is_old(error) and self._user and not fresh_token:
                     fresh_token, self._token = True, None
                     continue
-                if error.code() is not StatusCode.UNAVAILABLE or left <= pause:
+                away = error.code() in RETRY_CODES
+                if away:
+                    self._move_on(endpoint)
+                if not away or deadline - time.monotonic() <= pause:
                     raise _translate(error, self._endpoints[endpoint]) from error
-            self._move_on(endpoint)
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS[1])
 
@@ -248,7 +271,7 @@ class EtcdStore:
         if self._token is None:
             stub = etcd_rpc_pb2_grpc.AuthStub(self._channel())
             request = etcd_rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
-            self._token = (await stub.Authenticate(request, timeout=CALL_TIMEOUT_SECONDS)).token
+            self._token = (await stub.Authenticate(request, timeout=self._attempt_seconds)).token
         return ((TOKEN_KEY, self._token),)
 
     def _channel(self) -> Channel:
@@ -311,6 +334,11 @@ def _prefix_end(prefix: bytes) -> bytes:
     """The first key after all keys with this prefix."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\0"
+
+
+def _token_is_old(error: AioRpcError) -> bool:
+    old_revision = "revision of auth store is old" in (error.details() or "")
+    return error.code() is StatusCode.UNAUTHENTICATED or old_revision
 
 
 def _translate(error: AioRpcError, where: str) -> StoreError:

@@ -71,24 +71,26 @@ class Session:
         log.warning("lease lost, publishing again", error=str(cause))
         try:
             async with self._lock:
-                self._lease = 0
-                await self._write(dict(self._keys))
+                await self._write_anew()
         except StoreError as error:
-            self._lease = self._lease or -1
             log.warning("lease not renewed", error=str(error))
-        else:
-            if self._on_renewed:
-                self._on_renewed()
 
     async def _write(self, keys: dict[str, bytes]) -> None:
-        if self._lease <= 0:
+        if not self._lease:
             self._lease = await self._store.grant(self._ttl)
         try:
-            await self._put(keys)
+            await self._put(keys, self._lease)
         except LeaseLostError:
-            self._lease = await self._store.grant(self._ttl)
-            await self._put(dict(self._keys))
+            await self._write_anew()
 
-    async def _put(self, keys: dict[str, bytes]) -> None:
+    async def _write_anew(self) -> None:
+        lease = await self._store.grant(self._ttl)
+        await self._put(dict(self._keys), lease)
+        # Only now: where the store fails in between, the lost lease is noticed again.
+        self._lease = lease
+        if self._on_renewed:
+            self._on_renewed()
+
+    async def _put(self, keys: dict[str, bytes], lease: int) -> None:
         for key, value in keys.items():
-            await self._store.txn([], [Put(key, value, self._lease)])
+            await self._store.txn([], [Put(key, value, lease)])

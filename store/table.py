@@ -59,6 +59,7 @@ class Table(Generic[T]):
         self._corrupt: dict[str, int] = {}
         self._buried: dict[str, int] = {}
         self._revision = 0
+        self._starting = asyncio.Lock()
         self._listeners: list[Listener[T]] = []
 
     def __len__(self) -> int:
@@ -93,17 +94,21 @@ class Table(Generic[T]):
         return self.prefix + id_
 
     async def start(self) -> None:
-        """Reads the range. Raises StoreError where the store does not answer."""
-        orphaned = await self._orphan_rows()
-        snapshot = await self._store.range(self.prefix, keys_only=self._codec.keys_only)
-        seen = {kv.key[len(self.prefix) :] for kv in snapshot.items}
-        self._revision = snapshot.revision
-        self._buried.clear()
-        for id_ in [id_ for id_ in (*self._rows, *self._corrupt) if id_ not in seen | orphaned]:
-            self._remove(id_, snapshot.revision)
-        for kv in snapshot.items:
-            self._observe(kv)
-        await self._adopt_orphans(orphaned - seen)
+        """Reads the range, again where it was read before. Raises StoreError."""
+        async with self._starting:
+            orphaned = await self._orphan_rows()
+            passed = self._revision
+            snapshot = await self._store.range(self.prefix, keys_only=self._codec.keys_only)
+            if snapshot.revision < passed:
+                self._forget_revisions()
+            seen = {kv.key[len(self.prefix) :] for kv in snapshot.items}
+            self._revision = snapshot.revision
+            self._passed(snapshot.revision)
+            for id_ in [id_ for id_ in (*self._rows, *self._corrupt) if id_ not in seen | orphaned]:
+                self._remove(id_, snapshot.revision)
+            for kv in snapshot.items:
+                self._observe(kv, at=snapshot.revision)
+            await self._adopt_orphans(orphaned - seen)
 
     async def follow(self) -> None:
         """Applies changes until cancelled; reads the range again where changes may have been missed."""
@@ -197,8 +202,14 @@ class Table(Generic[T]):
             "the store has lost its content, publishing again", prefix=self.prefix, rows=len(self._rows)
         )
         self._corrupt.clear()
-        self._rows = {id_: row._replace(mod_revision=0) for id_, row in self._rows.items()}
+        self._forget_revisions()
         return set(self._rows)
+
+    def _forget_revisions(self) -> None:
+        """The store counts anew (it was replaced, or restored from a backup): what it says now is newer."""
+        self._rows = {id_: row._replace(mod_revision=0) for id_, row in self._rows.items()}
+        self._corrupt = dict.fromkeys(self._corrupt, 0)
+        self._buried.clear()
 
     async def _adopt_orphans(self, orphans: set[str]) -> None:
         pending = sorted(orphans)
@@ -224,9 +235,11 @@ class Table(Generic[T]):
             else:
                 return
 
-    def _observe(self, kv: KeyValue) -> None:
+    def _observe(self, kv: KeyValue, *, at: int = 0) -> None:
+        """Shows a row unless a later state of it is known; `at` is the revision of a whole read."""
         id_ = kv.key[len(self.prefix) :]
-        if kv.mod_revision <= max(self.revision_of(id_), self._buried.get(id_, 0)):
+        known = max(self.revision_of(id_), self._buried.get(id_, 0))
+        if known == kv.mod_revision or known > max(kv.mod_revision, at):
             return
         before = self._rows.get(id_)
         try:

@@ -2,16 +2,18 @@
 
 import asyncio
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from store.base import Event, Put
 from store.connection import EtcdConnection, connect
 from store.errors import HistoryLostError, StoreAuthError, StoreUnavailableError
-from store.etcd import EtcdStore, Tls
+from store.etcd import CALL_TIMEOUT_SECONDS, EtcdStore, Tls
 from tests.store.etcd_server import EtcdServer, etcd_server, free_port
 
 pytestmark = pytest.mark.e2e
@@ -61,6 +63,53 @@ async def test_a_dead_endpoint_is_passed_over(etcd: EtcdServer) -> None:
         assert (await store.txn([], [Put("/a", b"1")])).succeeded
 
 
+async def test_an_endpoint_that_hangs_is_passed_over(etcd: EtcdServer, tmp_path: Path) -> None:
+    with etcd_server(tmp_path) as other:
+        endpoints = (other.endpoint, etcd.endpoint)
+        async with opened(EtcdConnection(endpoints, "/hang")) as store:
+            other.pause()
+            started = time.monotonic()
+            assert (await store.txn([], [Put("/a", b"1")])).succeeded
+            assert time.monotonic() - started < CALL_TIMEOUT_SECONDS
+            assert await store.get("/a") is not None
+    async with opened(EtcdConnection((etcd.endpoint,), "/hang")) as store:
+        assert await store.get("/a") is not None, "it was written at the endpoint that answers"
+
+
+async def test_a_single_endpoint_that_hangs_is_unavailable_and_serves_again_later(tmp_path: Path) -> None:
+    with etcd_server(tmp_path) as server:
+        async with opened(EtcdConnection((server.endpoint,))) as store:
+            server.pause()
+            with pytest.raises(StoreUnavailableError):
+                await store.get("/a")
+            server.resume()
+            assert await store.get("/a") is None
+
+
+async def test_a_range_that_is_compacted_while_it_is_read_is_read_again(
+    etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.etcd.PAGE_KEYS", 2)
+    async with opened(EtcdConnection((etcd.endpoint,), "/compacted")) as store:
+        for number in range(5):
+            await store.txn([], [Put(f"/p/{number}", b"old")])
+        pages = 0
+        call = store._call
+
+        async def counted(method: Any, *stub: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            if pages == 2:
+                store._call = call  # type: ignore[method-assign]
+                await store.txn([], [Put("/p/4", b"new")])
+                await asyncio.to_thread(etcd.compact)
+            return await call(method, *stub)
+
+        store._call = counted  # type: ignore[method-assign]
+        items = (await store.range("/p/")).items
+        assert [kv.value for kv in items] == [b"old"] * 4 + [b"new"]
+
+
 async def test_a_watch_survives_a_restart_of_etcd(tmp_path: Path) -> None:
     with etcd_server(tmp_path) as server:
         async with opened(EtcdConnection((server.endpoint,))) as store:
@@ -93,6 +142,8 @@ async def test_user_and_password(tmp_path: Path) -> None:
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
             assert await store.get("/a") is not None
+            await asyncio.to_thread(server.control, "--user=root:secret", *["user", "add", "other:secret"])
+            assert await store.get("/a") is not None, "every change of users makes tokens old"
         with pytest.raises(StoreAuthError):
             await connect(EtcdConnection((server.endpoint,), user="root", password="wrong"))
         with pytest.raises(StoreAuthError):

@@ -77,3 +77,40 @@ async def test_writing_after_the_lease_was_lost_makes_a_new_one() -> None:
     await session.put("/i/b", b"2")
     assert await store.get("/i/a") is not None
     assert await store.get("/i/b") is not None
+
+
+async def test_a_lease_found_lost_by_a_write_is_told_too() -> None:
+    memory = MemoryBackend()
+    renewals: list[bool] = []
+    session = Session(MemoryStore(memory), on_renewed=lambda: renewals.append(True))
+    await session.put("/i/a", b"1")
+    assert renewals == []
+    memory.wipe()
+    await session.put("/i/a", b"2")
+    assert renewals == [True]
+
+
+async def test_keys_come_back_also_where_the_store_fails_during_the_renewal() -> None:
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    session = Session(store, keep_alive_seconds=0.001)
+    await session.put("/i/a", b"1")
+    memory.wipe()
+    grant = store.grant
+
+    async def grant_and_fail(ttl_seconds: int) -> int:
+        store.grant = grant  # type: ignore[method-assign]
+        lease = await grant(ttl_seconds)
+        memory.set_available(False)
+        return lease
+
+    store.grant = grant_and_fail  # type: ignore[method-assign]
+    keeping = asyncio.create_task(session.keep())
+    await until(lambda: not memory.available)
+    memory.set_available(True)
+
+    async def back() -> bool:
+        return await store.get("/i/a") is not None
+
+    await until(back)
+    keeping.cancel()

@@ -159,3 +159,59 @@ async def test_rows_survive_a_store_that_lost_its_content() -> None:
     assert value(table, "v007") == VModelRecord(active="newer")
     assert value(table, "v008") == VModelRecord(active="m1")
     assert await table.write("v008", VModelRecord(active="m2"))
+
+
+async def test_after_the_store_was_replaced_its_own_rows_count_whatever_their_revisions() -> None:
+    """As of instance records, which nobody publishes for others: revisions of the new store are smaller."""
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    for number in range(20):
+        await store.txn([], [Put("/v/stays", b'{"amid":"old"}'), Put(f"/v/gone{number}", b"{}")])
+    async with following(store) as table:
+        memory.wipe()
+        await store.txn([], [Put("/v/stays", b'{"amid":"new"}')])
+        await until(lambda: value(table, "stays") == VModelRecord(active="new"))
+        assert {id_ for id_, _ in table.items()} == {"stays"}
+        assert await table.write("stays", VModelRecord(active="newer"))
+
+
+async def test_a_whole_read_replaces_rows_of_a_store_that_was_replaced_and_has_overtaken_them() -> None:
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    for _ in range(10):
+        await store.txn([], [Put("/v/a", b'{"amid":"old"}')])
+    table = Table(store, "/v/", VMODELS)
+    await table.start()
+    memory.wipe()
+    await store.txn([], [Put("/v/a", b'{"amid":"new"}')])
+    for _ in range(20):
+        await store.txn([], [Put("/elsewhere", b"")])
+    await table.start()
+    assert value(table, "a") == VModelRecord(active="new")
+
+
+async def test_a_write_of_ours_after_a_whole_read_began_is_not_undone_by_it(store: Store) -> None:
+    table = Table(store, "/v/", VMODELS)
+    await table.write("a", VModelRecord(active="m1"))
+    old = await store.range("/v/")
+
+    async def stale_range(_prefix: str, *, keys_only: bool) -> object:
+        assert not keys_only
+        await table.write("a", VModelRecord(active="m2"))
+        await table.write("b", VModelRecord(active="m3"))
+        return old
+
+    store.range = stale_range  # type: ignore[method-assign,assignment]
+    await table.start()
+    assert value(table, "a") == VModelRecord(active="m2")
+    assert value(table, "b") == VModelRecord(active="m3")
+
+
+async def test_a_corrupt_row_is_counted_until_it_is_gone(store: Store) -> None:
+    await store.txn([], [Put("/v/bad", b"{ nonsense")])
+    async with following(store) as table:
+        assert table.is_corrupt("bad")
+        assert table.corrupt == 1
+        assert await table.write("bad", None)
+        assert table.corrupt == 0
+        assert await store.get("/v/bad") is None
