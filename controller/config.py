@@ -9,13 +9,22 @@ keys are left out. Values are read leniently (`"2"` is a number), as users' file
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
-from controller import quantity
+from controller import names, quantity
 from controller.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,6 +34,10 @@ JSON = dict[str, Any]
 
 CONFIG_MAP = "model-serving-config"
 ENTRY = "config.yaml"
+
+_PORTS_IN_USE = MappingProxyType(
+    {8080: "peers", 8085: "the adapter", 8086: "the puller", 8089: "probes", 8090: "preStop"}
+)
 
 
 def _quantity(text: str) -> str:
@@ -44,6 +57,9 @@ def _without_blank(text: str) -> str:
 
 Quantity = Annotated[str, AfterValidator(_quantity)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+ObjectName = Annotated[str, AfterValidator(names.object_name)]
+LabelKey = Annotated[str, AfterValidator(names.label_key)]
+LabelValue = Annotated[str, AfterValidator(names.label_value)]
 
 
 class _Section(BaseModel):
@@ -154,12 +170,12 @@ class PullSecret(_Section):
 class Configuration(_Section):
     """Everything an installation can steer; the meaning of each key is in the reference documentation."""
 
-    inference_service_name: str = "modelmesh-serving"
+    inference_service_name: Annotated[str, AfterValidator(names.service_name)] = "modelmesh-serving"
     inference_service_port: Port = 8033
     headless_service: bool = True
     pods_per_runtime: Annotated[int, Field(ge=0, le=65535)] = 2
-    storage_secret_name: str = "storage-config"  # noqa: S105 -- the name of an object
-    service_account_name: str = ""
+    storage_secret_name: ObjectName = "storage-config"  # noqa: S105 -- the name of an object
+    service_account_name: ObjectName = ""
     enable_access_logging: bool = False
     grpc_max_message_size_bytes: Annotated[int, Field(ge=0)] = 16_777_216
     tls: Tls = Tls()
@@ -176,15 +192,29 @@ class Configuration(_Section):
         requests=Amounts(cpu="50m", memory="96Mi"),
         limits=Amounts(cpu="2", memory="512Mi"),
     )
-    runtime_pod_labels: dict[str, str] = Field(default_factory=dict)
-    runtime_pod_annotations: dict[str, str] = Field(default_factory=dict)
+    runtime_pod_labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    runtime_pod_annotations: dict[LabelKey, str] = Field(default_factory=dict)
     image_pull_secrets: tuple[PullSecret, ...] = ()
     allow_any_pvc: bool = Field(default=False, alias="allowAnyPVC")
     built_in_server_types: tuple[str, ...] = ("triton", "mlserver", "ovms", "torchserve")
     payload_processors: tuple[Annotated[str, AfterValidator(_without_blank)], ...] = ()
     internal_model_mesh_env_vars: tuple[NamedValue, ...] = ()
-    etcd_secret_name: str = ""
+    etcd_secret_name: ObjectName = ""
     model_mesh_endpoint: str = ""
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        taken = dict(_PORTS_IN_USE)
+        ports = {"inferenceServicePort": self.inference_service_port}
+        if self.rest_proxy.enabled:
+            ports["restProxy.port"] = self.rest_proxy.port
+        if self.metrics.enabled:
+            ports["metrics.port"] = self.metrics.port
+        for key, port in ports.items():
+            if port in taken:
+                raise ValueError(f"{key} is {port}, the port of {taken[port]} in the same pod")
+            taken[port] = key
+        return self
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -243,7 +273,10 @@ def _parse(text: str, origin: str) -> JSON:
 
 def _complaints(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
-        yield f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item['input']!r})"
+        if item["loc"]:
+            yield f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item['input']!r})"
+        else:
+            yield str(item["msg"])
 
 
 def load(*layers: tuple[str, str]) -> Configuration:

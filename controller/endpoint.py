@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-_PORT = re.compile(r"port:([0-9]+)")
+_PORT = re.compile(r"port:([0-9]{1,5})")
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,6 @@ def parse(text: str) -> Endpoint:
 
 def is_valid(text: str) -> bool:
     """Tells whether `text` has one of the two forms exactly."""
-    return bool(_PORT.fullmatch(text)) or (text.startswith("unix:") and bool(parse(text).socket_path))
+    if number := _PORT.fullmatch(text):
+        return 0 < int(number[1]) <= _LAST_PORT
+    return text.startswith("unix:") and bool(parse(text).socket_path)

@@ -29,10 +29,10 @@ def test_layers_combine_leaf_by_leaf() -> None:
 
 
 def test_keys_are_case_insensitive_but_label_names_are_not() -> None:
-    configuration = _load("PODSPERRUNTIME: 3\nscaletozero: {EnAbled: false}\nruntimePodLabels: {A.b/C: d}")
+    configuration = _load("PODSPERRUNTIME: 3\nscaletozero: {EnAbled: false}\nruntimePodLabels: {a.b/C: d}")
     assert configuration.pods_per_runtime == 3
     assert not configuration.scale_to_zero.enabled
-    assert configuration.runtime_pod_labels == {"A.b/C": "d"}
+    assert configuration.runtime_pod_labels == {"a.b/C": "d"}
 
 
 def test_values_are_read_leniently_and_unknown_keys_left_out() -> None:
@@ -85,6 +85,14 @@ def test_keys_of_the_former_sidecar_are_accepted_and_named() -> None:
         ("modelMeshResources: {limits: {cpu: lots}}", "lots"),
         ("tls: {secretName: certs}", r"tls\.secretName: .*not supported yet"),
         ("tls: {clientAuth: maybe}", r"tls\.clientAuth"),
+        ("inferenceServiceName: Not valid!", "inferenceServiceName: .*'Not valid!' is no name of a Service"),
+        ("inferenceServiceName: ''", "inferenceServiceName: .*is no name"),
+        ("storageSecretName: a_b", "storageSecretName: .*'a_b' is no name"),
+        ("runtimePodLabels: {'a b': c}", "runtimePodLabels.*'a b' is no key of a label"),
+        ("runtimePodLabels: {a: 'b c'}", r"runtimePodLabels\.a: .*'b c' is no value of a label"),
+        ("runtimePodAnnotations: {'/x': c}", "runtimePodAnnotations.*'/x' is no key"),
+        ("inferenceServicePort: 8008", r"restProxy\.port is 8008, the port of inferenceServicePort"),
+        ("metrics: {port: 8089}", r"metrics\.port is 8089, the port of probes"),
         ("a: [", "layer 0 is not YAML"),
         ("- a", "layer 0 must be a mapping"),
     ],
@@ -93,6 +101,18 @@ def test_errors_name_key_value_and_origin(text: str, names: str) -> None:
     with pytest.raises(ConfigurationError, match=names) as error:
         _load(text)
     assert "layer 0" in str(error.value)
+
+
+def test_ports_that_are_off_are_in_nobodys_way() -> None:
+    configuration = _load(
+        "{inferenceServicePort: 8008, restProxy: {enabled: false}, metrics: {enabled: false}}"
+    )
+    assert configuration.inference_service_port == configuration.rest_proxy.port
+
+
+def test_labels_may_have_a_prefix_and_no_value() -> None:
+    labels = {"example.com/team": "a", "other": ""}
+    assert _load(f"runtimePodLabels: {labels}").runtime_pod_labels == labels
 
 
 def test_a_config_map_without_the_entry_is_an_error() -> None:

@@ -38,6 +38,7 @@ def _spec(**fields: Any) -> ServingRuntimeSpec:
         ({"grpcEndpoint": None}, "grpcEndpoint is missing"),
         ({"grpcEndpoint": "8085"}, "neither port:N nor unix:PATH"),
         ({"grpcDataEndpoint": "port:x"}, "grpcDataEndpoint 'port:x'"),
+        ({"grpcDataEndpoint": "port:65536"}, "grpcDataEndpoint 'port:65536'"),
         ({"builtInAdapter": {"serverType": "mlserver"}, "grpcEndpoint": "unix:/a/b"}, "must be port:N"),
     ],
 )
