@@ -31,6 +31,8 @@ _REMEMBERED = 4096
 """Events whose count can still be raised; client-go remembers as many."""
 _MAX_MESSAGE = 1024
 """Characters; the API server refuses longer messages."""
+_MAX_NAME = 253
+"""Characters of an object's name."""
 
 
 class _Key(NamedTuple):
@@ -109,7 +111,8 @@ class EventRecorder:
         now = self._now()
         # Distinct even when the clock stands still: the name must be.
         self._last = max(self._last + 1, int(now.timestamp() * 1_000_000_000))
-        name = f"{key.name}.{self._last:x}"
+        suffix = f".{self._last:x}"
+        name = key.name[: _MAX_NAME - len(suffix)].rstrip("-.") + suffix
         timestamp = _timestamp(now)
         await self._client.create(
             EVENT,

@@ -90,6 +90,14 @@ async def test_events_of_cluster_scoped_objects_are_in_default(client: MemoryCli
     assert len(await events(client, "default")) == 1
 
 
+async def test_an_object_with_the_longest_name_has_events(client: MemoryClient) -> None:
+    name = "n" * 253
+    raw = await client.create(CONFIG_MAP, {"metadata": {"name": name, "namespace": "ns"}})
+    await EventRecorder(client, "tests", now=Now()).event(ConfigMap.parse(raw), "Normal", "Said", "hello")
+    (event,) = await events(client)
+    assert event["involvedObject"]["name"] == name
+
+
 async def test_a_refused_event_does_not_disturb_the_caller(
     client: MemoryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
