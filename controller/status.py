@@ -272,7 +272,8 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
     """Returns the status while no mesh instance can be asked.
 
     States and availability stay: pods that restart are not the model's fault. A model that no runtime
-    supports fails at once, since no pod will ever start for it.
+    supports is not available, since no pod will ever start for it; where an older model was serving, the mesh
+    says once it answers again whether that one still does.
     """
     if support.exists:
         return replace(
@@ -283,7 +284,13 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
         )
     failure = Failure(support.reason, support.message, model_id, time=_stable_time(previous, now))
     if previous.active in {State.LOADED, State.STANDBY}:
-        return replace(previous, target=State.FAILED, transition=Transition.BLOCKED, failure=failure)
+        return replace(
+            previous,
+            available=False,
+            target=State.FAILED,
+            transition=Transition.BLOCKED,
+            failure=failure,
+        )
     return replace(
         previous,
         available=False,

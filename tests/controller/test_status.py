@@ -316,10 +316,10 @@ def test_a_mended_spec_is_no_longer_invalid_even_without_pods() -> None:
     assert machine.unreachable(invalid, "a", SUPPORTED, NOW).transition is Transition.UP_TO_DATE
 
 
-def test_an_update_that_no_runtime_supports_leaves_the_old_model_serving() -> None:
+def test_a_loaded_model_without_runtime_or_pod_is_not_available() -> None:
     serving = ModelStatus(available=True, active=State.LOADED)
     status = machine.unreachable(serving, "a", UNSUPPORTED, NOW)
-    assert status.available
+    assert not status.available
     assert (status.active, status.target, status.transition) == (
         State.LOADED,
         State.FAILED,
