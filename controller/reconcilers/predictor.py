@@ -35,6 +35,8 @@ T = TypeVar("T", bound=KubeObject)
 _log = structlog.get_logger(__name__)
 
 _DELETE_RETRY_S = 10.0
+_NAME_TAKEN_RETRY_S = 10.0
+"""Nothing tells when the other object gives the name up; the usual back-off would soon wait for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class ModelReconciler(Generic[T]):
         except NameTakenError:
             message = f"Another kind of object already serves under the name {obj.name}; rename one of them"
             await self._show(obj, raw, previous, machine.name_taken(previous, message), id_)
-            raise
+            return Result(_NAME_TAKEN_RETRY_S)
         else:
             status = machine.updated(previous, info, support, self._urls(obj), now)
         await self._show(obj, raw, previous, status, id_)

@@ -94,10 +94,6 @@ class ServiceReconciler:
             return Result()
         self.follow(namespace)
         configuration = self.configuration()
-        for service in present:
-            if service.name != configuration.inference_service_name:
-                # The name was changed; what is left would select the pods of a mesh that is no more.
-                await self._delete(service)
         wanted = build(configuration, namespace, await self._owner(namespace))
         live = self.services.get(configuration.inference_service_name, namespace)
         if live is not None and (live.spec.cluster_ip == _HEADLESS) != configuration.headless_service:
@@ -107,6 +103,10 @@ class ServiceReconciler:
         done = await ensure(self.client, SERVICE, wanted, live=live)
         if done.action != "unchanged":
             _log.info(f"service {done.action}", namespace=namespace, service=wanted["metadata"]["name"])
+        for service in present:
+            if service.name != configuration.inference_service_name:
+                # The name was changed; what is left would select the pods of a mesh that is no more.
+                await self._delete(service)
         return Result()
 
     async def _owner(self, namespace: str) -> KubeObject | None:

@@ -13,7 +13,7 @@ from controller import constraints, deployment, runtime_validation, runtimes
 from controller.errors import InvalidRuntimeError
 from controller.runtime.apply import ensure
 from controller.runtime.controller import controller_of
-from controller.runtime.errors import NotFound
+from controller.runtime.errors import Invalid, NotFound
 from controller.runtime.reconcile import Request, Result
 from controller.runtimes import Catalog
 from controller.scale_to_zero import IdleTimers
@@ -84,13 +84,15 @@ class RuntimeReconciler:
         await self._constrain(request.namespace, found if served else {})
         runtime = found.get(request.name)
         if runtime is None:
-            # Its Deployment goes with it, by the owner reference.
+            # Its Deployment goes with it, by the owner reference; not so if it has only ceased to be ours.
             self.idle.forget(request)
+            if self.cluster_runtimes is not None and self.cluster_runtimes.get(request.name) is not None:
+                await self._remove_deployments(request)
             return Result()
         configuration = self.configuration()
         if not served:
             self.idle.forget(request)
-            await self._remove_deployment(request, configuration)
+            await self._remove_deployments(request)
             return Result()
         try:
             runtime_validation.check(runtime.spec, configuration.built_in_server_types)
@@ -100,7 +102,7 @@ class RuntimeReconciler:
             return Result()
         if runtime.spec.disabled or not runtime.spec.multi_model:
             self.idle.forget(request)
-            await self._remove_deployment(request, configuration)
+            await self._remove_deployments(request)
             return Result()
         return await self._deploy(request, runtime, configuration)
 
@@ -132,9 +134,15 @@ class RuntimeReconciler:
             await self._report(runtime, error)
             return Result()
         live = self.deployments.get(wanted["metadata"]["name"], request.namespace)
-        done = await ensure(self.client, DEPLOYMENT, wanted, live=live)
+        try:
+            done = await ensure(self.client, DEPLOYMENT, wanted, live=live)
+        except Invalid as error:
+            # What its author wrote, such as an image without a name, only the API server could judge.
+            await self._report(runtime, error)
+            return Result()
         if done.action != "unchanged":
             _log.info(f"deployment {done.action}", runtime=str(request), replicas=replicas.count)
+        await self._remove_deployments(request, keep=wanted["metadata"]["name"])
         return Result(replicas.decide_again_s)
 
     async def _constrain(
@@ -150,12 +158,13 @@ class RuntimeReconciler:
         elif live is not None and live.metadata.labels.items() >= constraints.COMMON_LABELS.items():
             await self._delete(CONFIG_MAP, live)
 
-    async def _remove_deployment(self, request: Request, configuration: Configuration) -> None:
-        name = deployment.name_of(configuration, request.name)
-        live = self.deployments.get(name, request.namespace)
-        owner = None if live is None else controller_of(live)
-        if live is not None and owner is not None and owner.kind in RUNTIME_KINDS:
-            await self._delete(DEPLOYMENT, live)
+    async def _remove_deployments(self, request: Request, *, keep: str = "") -> None:
+        """Removes the runtime's Deployments; `keep` stays: others are from before the Service was renamed."""
+        for live in self.deployments.list(request.namespace):
+            owner = controller_of(live)
+            owned = owner is not None and owner.kind in RUNTIME_KINDS and owner.name == request.name
+            if owned and live.name != keep:
+                await self._delete(DEPLOYMENT, live)
 
     async def _delete(self, resource: Resource, live: KubeObject) -> None:
         try:
@@ -164,7 +173,7 @@ class RuntimeReconciler:
             _log.debug("gone already", kind=resource.kind, namespace=live.namespace, name=live.name)
 
     async def _report(
-        self, runtime: ServingRuntime | ClusterServingRuntime, error: InvalidRuntimeError
+        self, runtime: ServingRuntime | ClusterServingRuntime, error: InvalidRuntimeError | Invalid
     ) -> None:
         _log.warning("runtime not usable", runtime=runtime.name, error=str(error))
         await self.recorder.event(runtime, "Warning", "InvalidSpec", f"Not deployed: {error}")

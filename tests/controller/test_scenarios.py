@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 import yaml
 
 from api.core import NAMESPACE
+from api.proto import model_mesh_pb2 as pb
+from controller.reconcilers import predictor as reconciler
+from controller.runtime.errors import Forbidden
 from store.records import MODELS, VMODELS, ModelRecord, VModelRecord
 
 ROOT = Path(__file__).parents[2]
@@ -325,6 +329,22 @@ async def test_two_kinds_cannot_share_a_name(world: Any) -> None:
     assert not predictor["status"]["available"]
 
 
+async def test_a_name_that_becomes_free_is_taken_without_anyones_help(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_NAME_TAKEN_RETRY_S", 0.05)
+    world.mesh.say("m__", "LOADED")
+    world.mesh.vmodels["m"] = pb.SetVModelRequest(vModelId="m", targetModelId="m__ksp-0", owner="ksp")
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready(status="False", message="already serves under the name m")
+    # After so many refusals, the back-off of errors would make the next one wait for twenty seconds.
+    await world.asked(lambda mesh: len(mesh.calls) > 12)
+    del world.mesh.vmodels["m"]
+    await world.ready()
+
+
 async def test_a_refused_call_is_tried_again(world: Any) -> None:
     world.mesh.say(ID, "LOADED")
     world.mesh.refusal = (grpc.StatusCode.INTERNAL, "not now")
@@ -420,6 +440,32 @@ async def test_the_services_name_may_change(world: Any) -> None:
     await world.until("Service", "modelmesh-serving", _gone)
 
 
+async def test_the_old_service_stays_until_the_new_one_is_there(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.until("Service", "modelmesh-serving", _exists)
+    create, refused = world.client.create, []
+
+    async def refuse(resource: Any, obj: dict[str, Any]) -> Any:
+        if obj["metadata"]["name"] != "other":
+            return await create(resource, obj)
+        refused.append(obj)
+        raise Forbidden("no more Services in this namespace")
+
+    monkeypatch.setattr(world.client, "create", refuse)
+    await world.configure(inferenceServiceName="other")
+    await world.asked(lambda _: len(refused) > 1)
+    assert await world.get("Service", "modelmesh-serving") is not None
+
+
+async def test_deployments_follow_the_services_name(world: Any) -> None:
+    await world.create_runtime()
+    await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _exists)
+    await world.configure(inferenceServiceName="other")
+    await world.until("Deployment", "other-mlserver-1.x", _exists)
+    await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _gone)
+
+
 async def test_a_service_turns_headless_by_being_made_anew(world: Any) -> None:
     await world.configure(headlessService=False)
     await world.until("Service", "modelmesh-serving", lambda o: o and o["spec"].get("clusterIP") != "None")
@@ -441,6 +487,22 @@ async def test_an_invalid_runtime_is_reported_on_itself(world: Any) -> None:
     events = await world.events("InvalidSpec", kind="ServingRuntime")
     assert "serverType 'nobody'" in events[0]["message"]
     assert await world.get("Deployment", "modelmesh-serving-mlserver-1.x") is None
+
+
+async def test_a_deployment_that_the_api_server_refuses_is_reported_on_its_runtime(world: Any) -> None:
+    await world.create_runtime(labels={"name": "not what the selector says"})
+    events = await world.events("InvalidSpec", kind="ServingRuntime")
+    assert "`selector` does not match" in events[0]["message"]
+    assert await world.get("Deployment", "modelmesh-serving-mlserver-1.x") is None
+
+
+async def test_a_cluster_runtime_that_is_no_longer_multi_model_loses_its_deployment(world: Any) -> None:
+    await world.create_runtime()
+    spec = (await world.get("ServingRuntime", "mlserver-1.x"))["spec"]
+    await world.create({"kind": "ClusterServingRuntime", "metadata": {"name": "wide"}, "spec": spec})
+    await world.until("Deployment", "modelmesh-serving-wide", _exists)
+    await world.change("ClusterServingRuntime", "wide", {"spec": {"multiModel": False}})
+    await world.until("Deployment", "modelmesh-serving-wide", _gone)
 
 
 async def test_a_namespaced_runtime_hides_the_clusters(world: Any) -> None:
