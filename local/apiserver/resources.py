@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from controller.runtime.apiserver import DeleteOptions, FieldValidation, ListQuery, WriteOptions
 from controller.runtime.client import PatchKind
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from controller.runtime.apiserver import Core
     from local.apiserver.logs import PodLogs
     from local.apiserver.target import Target
+
+
+_PROPAGATION_POLICIES: Final = ("Background", "Foreground", "Orphan")
 
 
 class Resources:
@@ -108,7 +111,7 @@ class Resources:
         if not request.query.get("fieldManager"):
             raise BadRequest("fieldManager: Required value: is required for apply patch")
         body = await media.read(request)
-        if isinstance(body, dict):
+        if isinstance(body, dict) and isinstance(body.get("metadata"), dict | None):
             body["metadata"] = {"name": found.name, **(body.get("metadata") or {})}
             if body["metadata"]["name"] != found.name:
                 raise BadRequest(
@@ -169,19 +172,29 @@ def _dry_run(values: list[str]) -> bool:
     return bool(values)
 
 
+def _seconds(grace: Any) -> int | None:
+    try:
+        return None if grace is None else int(grace)
+    except (TypeError, ValueError):
+        raise BadRequest(f"gracePeriodSeconds: {grace!r} is not a number") from None
+
+
 async def _delete_options(request: web.Request) -> DeleteOptions:
     """Read the options of a deletion: from the body, where there is one, else from the query."""
     body: Any = await media.read(request) if request.can_read_body else None
     body = body if isinstance(body, dict) else {}
     preconditions = body.get("preconditions") or {}
-    grace = body.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))
-    orphan = body.get("orphanDependents")
-    default = "Background" if orphan is None else "Orphan" if orphan else "Background"
+    if not isinstance(preconditions, dict):
+        raise BadRequest("preconditions: an object with uid or resourceVersion is expected")
+    default = "Orphan" if body.get("orphanDependents") else "Background"
     policy = body.get("propagationPolicy") or request.query.get("propagationPolicy") or default
+    if policy not in _PROPAGATION_POLICIES:
+        allowed = ", ".join(_PROPAGATION_POLICIES)
+        raise BadRequest(f"propagationPolicy: {policy!r} is not one of {allowed}")
     return DeleteOptions(
         resource_version=preconditions.get("resourceVersion") or "",
         uid=preconditions.get("uid") or "",
         propagation=policy,
-        grace_seconds=None if grace is None else int(grace),
+        grace_seconds=_seconds(body.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))),
         dry_run=_dry_run(body.get("dryRun") or request.query.getall("dryRun", [])),
     )

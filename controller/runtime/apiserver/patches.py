@@ -89,9 +89,11 @@ def json_patch(target: JSON, operations: JSONPatch) -> JSON:
     """Apply a JSON patch; a path that is not there or a failed `test` is Invalid, as in kube-apiserver."""
     document: Any = copy_json(target)
     for number, operation in enumerate(operations):
+        if not isinstance(operation, dict):
+            raise BadRequest(f"JSON patch operation {number} is no object with op and path: {operation!r}")
         try:
             document = _operate(document, operation)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise Invalid(
                 f"the server rejected our request due to an error in our request: JSON patch operation "
                 f"{number} ({operation.get('op')} {operation.get('path')}): {error}",

@@ -110,6 +110,7 @@ async def test_an_answer_nobody_can_give_is_refused(http: aiohttp.ClientSession)
         ("{", "application/json", 400, "json parse error"),
         ("a: [", "application/yaml", 400, "error decoding YAML"),
         ("[]", "application/json", 400, "no object of kind ConfigMap"),
+        ("[" * 100_000, "application/json", 400, "json parse error"),
         ("<a/>", "application/xml", 415, "unknown format"),
         ("rubbish", "application/vnd.kubernetes.protobuf", 400, "envelope"),
         ('{"kind":"Secret","metadata":{"name":"a"}}', "application/json", 400, "Kind=Secret"),
@@ -149,6 +150,30 @@ async def test_every_refusal_is_a_status(
     async with http.request(method, path) as response:
         assert response.status == status
         assert (await response.json())["kind"] == "Status"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gracePeriodSeconds": "soon"}, "gracePeriodSeconds: 'soon' is not a number"),
+        ({"propagationPolicy": "Everything"}, "propagationPolicy: 'Everything' is not one of"),
+        ({"preconditions": "none"}, "preconditions: an object"),
+    ],
+)
+async def test_options_of_a_deletion_are_checked(
+    core: Core, http: aiohttp.ClientSession, options: JSON, message: str
+) -> None:
+    _create(core)
+    async with http.delete(f"{BASE}/configmaps/a", json=options) as response:
+        assert response.status == 400
+        assert message in (await response.json())["message"]
+    assert await _get(http, f"{BASE}/configmaps/a")
+
+
+async def test_applied_metadata_must_be_an_object(http: aiohttp.ClientSession) -> None:
+    url, headers = f"{BASE}/configmaps/a?fieldManager=m", {"Content-Type": "application/apply-patch+yaml"}
+    async with http.patch(url, data="metadata: 5", headers=headers) as response:
+        assert (response.status, (await response.json())["reason"]) == (400, "BadRequest")
 
 
 async def test_unknown_fields_by_query_parameter(http: aiohttp.ClientSession, isvc: JSON) -> None:

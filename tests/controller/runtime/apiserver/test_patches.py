@@ -41,11 +41,17 @@ def test_json_patch_operations(operations: list[dict[str, Any]], expected: dict[
         {"op": "test", "path": "/a/b", "value": 2},
         {"op": "bad", "path": "/a"},
         {"op": "add", "path": "a", "value": 1},
+        {"op": "add", "path": 1, "value": 1},
     ],
 )
 def test_json_patch_that_does_not_fit_names_the_operation(operation: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match=f"operation 0 .{operation['op']} {operation['path']}"):
         patches.json_patch({"a": {"b": 1}, "l": [1, 2]}, [operation])
+
+
+def test_json_patch_operations_are_objects() -> None:
+    with pytest.raises(BadRequest, match="operation 1 is no object"):
+        patches.json_patch({"a": 1}, [{"op": "remove", "path": "/a"}, "remove /a"])  # type: ignore[list-item]
 
 
 def test_strategic_merge_matches_list_entries_by_their_key() -> None:
