@@ -150,11 +150,15 @@ def observe(info: ModelStatusInfo | None, support: Support) -> Observation:
 
 
 def load_now(previous: ModelStatus) -> bool:
-    """Tells whether to ask the mesh to load the model at once, rather than at its first request."""
+    """Tells whether to ask the mesh to load the model at once, rather than at its first request.
+
+    A model that waited for a pod is among them: it was in memory or about to be, and until it is loaded it
+    counts as waiting, so nobody would send it that first request.
+    """
     return (
         previous.active in {State.PENDING, State.FAILED}
         or previous.target is not State.NONE
-        or (previous.active is State.LOADING and previous.waits_for_runtime)
+        or previous.waits_for_runtime
     )
 
 

@@ -115,10 +115,12 @@ async def test_a_settled_model_is_neither_written_nor_loaded_again(world: Any) -
     await world.create_isvc()
     await world.ready()
     before = await world.get("InferenceService", "m")
-    calls = len(world.mesh.calls)
-    await world.change("InferenceService", "m", {"metadata": {"labels": {"a": "b"}}})
-    await world.asked(lambda mesh: len(mesh.calls) > calls)
-    assert not world.mesh.calls[-1].loadNow
+    for value in ("b", "c"):
+        # An object is with one worker at a time: the second call proves that the first round is over.
+        calls = len(world.mesh.calls)
+        await world.change("InferenceService", "m", {"metadata": {"labels": {"a": value}}})
+        await world.asked(lambda mesh, calls=calls: len(mesh.calls) > calls)
+        assert not world.mesh.calls[-1].loadNow
     after = await world.get("InferenceService", "m")
     assert after["status"] == before["status"]
 
@@ -375,6 +377,27 @@ async def test_a_model_whose_pods_vanish_waits_for_new_ones(world: Any) -> None:
         "m",
         lambda o: "lastFailureInfo" not in o["status"]["modelStatus"],
     )
+
+
+async def test_a_model_that_left_memory_with_its_pods_is_loaded_by_new_ones(world: Any) -> None:
+    world.mesh.say(ID, "LOADED")
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready()
+    await world.pods_go()
+    world.mesh.only(ID, "NOT_LOADED")
+    await world.change("InferenceService", "m", {"metadata": {"labels": {"a": "b"}}})
+    await world.until(
+        "InferenceService",
+        "m",
+        lambda o: "lastFailureInfo" in o["status"]["modelStatus"],
+    )
+    world.mesh.calls.clear()
+    await world.pods_come_up()
+    await world.asked(lambda mesh: any(call.loadNow for call in mesh.calls))
+    world.mesh.only(ID, "LOADED")
+    await world.ready(message="loaded and serves")
 
 
 async def test_the_registry_wakes_the_controller(world: Any) -> None:

@@ -134,6 +134,8 @@ def test_what_the_mesh_says_of_one_model(
         (ModelStatus(active=State.LOADED, target=State.LOADING), True),
         (ModelStatus(active=State.LOADING), False),
         (ModelStatus(active=State.LOADING, failure=Failure(Reason.RUNTIME_UNHEALTHY)), True),
+        (ModelStatus(active=State.LOADED, failure=Failure(Reason.RUNTIME_UNHEALTHY)), True),
+        (ModelStatus(active=State.STANDBY, failure=Failure(Reason.RUNTIME_UNHEALTHY)), True),
         (ModelStatus(active=State.LOADING, failure=Failure(Reason.LOAD_FAILED)), False),
     ],
 )
