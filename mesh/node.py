@@ -163,6 +163,7 @@ class MeshNode:
             await self.session.end()
         except (StoreError, MeshError) as error:
             log.warning("not deregistered; others notice when the lease ends", error=str(error))
+        await self.registry.close()
         await self.peers.close()
         await self._runtime.close()
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import structlog
 
 from mesh.errors import ModelNotFoundError, RegistryUnavailableError
+from mesh.writer import RecordWriter
 from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Put, Store
-from store.errors import ConflictError, StoreError
+from store.errors import StoreError
 from store.keys import Keyspace
 from store.records import (
     INSTANCES,
@@ -29,8 +30,6 @@ UNKNOWN_MS = 1_000
 """How long an id that the store did not know is not looked up again."""
 MAX_UNKNOWN = 10_000
 """Unknown ids remembered at a time."""
-MAX_CONFLICTS = 100
-"""Lost races for one record before giving up; each means that another writer got ahead."""
 
 log = structlog.get_logger(__name__)
 R = TypeVar("R")
@@ -49,6 +48,7 @@ class Registry:
         self._now = now
         self._unknown: dict[str, int] = {}
         self._holdings: dict[str, set[str]] = {}
+        self._writer = RecordWriter(store, self.models)
         self.models.subscribe(self._index)
 
     async def start(self) -> None:
@@ -60,6 +60,10 @@ class Registry:
         async with asyncio.TaskGroup() as tasks:
             for table in (self.models, self.vmodels, self.instances):
                 tasks.create_task(table.follow())
+
+    async def close(self) -> None:
+        """Gives up changes that are not written yet."""
+        await self._writer.close()
 
     def live(self, instance_id: str) -> bool:
         """Whether an instance is there and stays."""
@@ -121,17 +125,7 @@ class Registry:
         The change gets None where there is no record and returns None where there shall be none; returning
         what it got writes nothing. Raises RegistryUnavailableError, and whatever the change raises.
         """
-        for _ in range(MAX_CONFLICTS):
-            row = self.models.get(model_id)
-            before = row.value if row else None
-            after = change(before)
-            if after == before and not (after is None and self.models.is_corrupt(model_id)):
-                return before
-            if await self.commit({model_id: after}):
-                return after
-        raise ConflictError(
-            f"the record of model {model_id} was changed {MAX_CONFLICTS} times by others meanwhile"
-        )
+        return await self._writer.apply(model_id, change)
 
     async def update_many(
         self, model_ids: Iterable[str], change: Callable[[ModelRecord], ModelRecord | None]

@@ -22,7 +22,8 @@ from mesh.errors import (
     PreconditionError,
     VModelNotFoundError,
 )
-from mesh.registry import MAX_CONFLICTS, Registry
+from mesh.registry import Registry
+from mesh.writer import MAX_CONFLICTS
 from store.records import ModelRecord, VModelRecord
 from store.table import Entry
 

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 MAX_TXN_OPERATIONS = 128
 """Operations in one transaction; etcd's own default for `--max-txn-ops`."""
+MAX_BATCH_TXNS = MAX_TXN_OPERATIONS // 2
+"""Transactions in one batch, of as many operations each: etcd counts both levels together."""
 
 
 class KeyValue(NamedTuple):
@@ -58,6 +60,13 @@ class TxnResult(NamedTuple):
     """Where it did not succeed: what the compared keys hold now."""
 
 
+class Txn(NamedTuple):
+    """A transaction of a batch."""
+
+    compares: Sequence[Compare]
+    operations: Sequence[Put | Delete]
+
+
 class Event(NamedTuple):
     """One change of a key. A deletion has no value."""
 
@@ -87,6 +96,12 @@ class Store(Protocol):
         """Applies all operations where every comparison holds, else none.
 
         At most MAX_TXN_OPERATIONS operations, each on another key.
+        """
+
+    async def txn_each(self, txns: Sequence[Txn]) -> list[TxnResult]:
+        """Applies independent transactions in one go; each of them holds or not by itself.
+
+        At most MAX_BATCH_TXNS of at most as many operations, and no key is written twice.
         """
 
     def watch(self, prefix: str, *, revision: int) -> AsyncIterator[Events]:

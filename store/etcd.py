@@ -14,7 +14,18 @@ import structlog
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
-from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, Events, KeyValue, Put, Snapshot, TxnResult
+from store.base import (
+    MAX_TXN_OPERATIONS,
+    Compare,
+    Delete,
+    Event,
+    Events,
+    KeyValue,
+    Put,
+    Snapshot,
+    Txn,
+    TxnResult,
+)
 from store.errors import HistoryLostError, LeaseLostError, StoreAuthError, StoreError, StoreUnavailableError
 from store.proto import etcd_kv_pb2, etcd_rpc_pb2, etcd_rpc_pb2_grpc
 
@@ -125,21 +136,22 @@ class EtcdStore:
             raise StoreError(
                 f"a transaction of {len(operations)} operations: at most {MAX_TXN_OPERATIONS} are possible"
             )
+        request = self._txn(compares, operations)
+        response = await self._call(lambda kv, options: kv.Txn(request, **options))
+        return self._txn_result(compares, response, response.header.revision)
+
+    async def txn_each(self, txns: Sequence[Txn]) -> list[TxnResult]:
+        """Applies transactions that have nothing to do with each other, nested in one."""
+        if len(txns) == 1:
+            return [await self.txn(*txns[0])]
         request = etcd_rpc_pb2.TxnRequest(
-            compare=[self._compare(compare) for compare in compares],
-            success=[self._operation(operation) for operation in operations],
-            failure=[
-                etcd_rpc_pb2.RequestOp(request_range=etcd_rpc_pb2.RangeRequest(key=self._key(compare.key)))
-                for compare in compares
-            ],
+            success=[etcd_rpc_pb2.RequestOp(request_txn=self._txn(*txn)) for txn in txns]
         )
         response = await self._call(lambda kv, options: kv.Txn(request, **options))
-        current: dict[str, KeyValue | None] = {}
-        if not response.succeeded:
-            for compare, answer in zip(compares, response.responses, strict=True):
-                kvs = answer.response_range.kvs
-                current[compare.key] = self._key_value(kvs[0]) if kvs else None
-        return TxnResult(response.succeeded, response.header.revision, current)
+        return [
+            self._txn_result(txn.compares, answer.response_txn, response.header.revision)
+            for txn, answer in zip(txns, response.responses, strict=True)
+        ]
 
     async def watch(self, prefix: str, *, revision: int) -> AsyncIterator[Events]:
         """Yields every change of the prefix after the revision; reconnects by itself."""
@@ -294,6 +306,28 @@ class EtcdStore:
     def _move_on(self, failed: int) -> None:
         if self._current == failed:
             self._current = (failed + 1) % len(self._endpoints)
+
+    def _txn(
+        self, compares: Sequence[Compare], operations: Sequence[Put | Delete]
+    ) -> etcd_rpc_pb2.TxnRequest:
+        return etcd_rpc_pb2.TxnRequest(
+            compare=[self._compare(compare) for compare in compares],
+            success=[self._operation(operation) for operation in operations],
+            failure=[
+                etcd_rpc_pb2.RequestOp(request_range=etcd_rpc_pb2.RangeRequest(key=self._key(compare.key)))
+                for compare in compares
+            ],
+        )
+
+    def _txn_result(
+        self, compares: Sequence[Compare], response: etcd_rpc_pb2.TxnResponse, revision: int
+    ) -> TxnResult:
+        current: dict[str, KeyValue | None] = {}
+        if not response.succeeded:
+            for compare, answer in zip(compares, response.responses, strict=True):
+                kvs = answer.response_range.kvs
+                current[compare.key] = self._key_value(kvs[0]) if kvs else None
+        return TxnResult(response.succeeded, revision, current)
 
     def _key(self, key: str) -> bytes:
         return (self._root + key).encode()

@@ -5,7 +5,18 @@ import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, Events, KeyValue, Put, Snapshot, TxnResult
+from store.base import (
+    MAX_TXN_OPERATIONS,
+    Compare,
+    Delete,
+    Event,
+    Events,
+    KeyValue,
+    Put,
+    Snapshot,
+    Txn,
+    TxnResult,
+)
 from store.errors import HistoryLostError, LeaseLostError, StoreError, StoreUnavailableError
 
 
@@ -160,6 +171,10 @@ class MemoryStore:
             key[len(self._root) :]: self._plain(kv) if kv else None for key, kv in result.current.items()
         }
         return result._replace(current=current)
+
+    async def txn_each(self, txns: Sequence[Txn]) -> list[TxnResult]:
+        """Applies transactions that have nothing to do with each other."""
+        return [await self.txn(txn.compares, txn.operations) for txn in txns]
 
     async def watch(self, prefix: str, *, revision: int) -> AsyncIterator[Events]:
         """Yields every change of the prefix after the revision."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, Put, Store
+from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Event, KeyValue, Put, Store, Txn
 from store.errors import HistoryLostError, LeaseLostError, StoreError
 from tests.store.conftest import Backend
 from tests.store.waiting import until
@@ -94,6 +94,21 @@ async def test_a_transaction_has_a_limit(store: Store) -> None:
     assert (await store.txn([], operations[:-1])).succeeded
     with pytest.raises(StoreError, match="128"):
         await store.txn([], operations)
+
+
+async def test_each_transaction_of_a_batch_holds_or_not_by_itself(store: Store) -> None:
+    revision = await put(store, "/p/old", b"old")
+    txns = [Txn([Compare(f"/p/{number}", 0)], [Put(f"/p/{number}", b"new")]) for number in range(62)]
+    lost = Txn([Compare("/p/old", 0)], [Put("/p/old", b"new")])
+    won = Txn([Compare("/p/old", revision)], [Delete("/p/old")])
+    results = await store.txn_each([lost, *txns])
+    assert [result.succeeded for result in results] == [False] + [True] * 62
+    assert results[0].current["/p/old"] == KeyValue("/p/old", b"old", revision, revision)
+    row = await store.get("/p/61")
+    assert row is not None
+    assert row.mod_revision == results[-1].revision
+    assert [result.succeeded for result in await store.txn_each([won])] == [True]
+    assert await store.get("/p/old") is None
 
 
 async def test_a_watch_sees_every_change_after_its_revision_in_order(store: Store) -> None:

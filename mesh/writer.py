@@ -1,0 +1,156 @@
+"""Writes changes of model records, all that wait at a time in one transaction of the store.
+
+A mesh under load changes records far more often than a store answers. Changes of different models share a
+transaction, each with its own comparison; changes of one model that wait together become one write.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mesh.errors import RegistryUnavailableError
+from store.base import MAX_BATCH_TXNS, Store, Txn, TxnResult
+from store.errors import ConflictError, StoreError
+from store.records import ModelRecord
+from store.table import Table
+
+MAX_CONFLICTS = 100
+"""Lost races for one record before giving up; each means that another writer got ahead."""
+
+Change = Callable[[ModelRecord | None], ModelRecord | None]
+"""From a record to what it shall be; None where there is or shall be none."""
+
+
+class _Waiting(NamedTuple):
+    change: Change
+    done: asyncio.Future[ModelRecord | None]
+
+
+class RecordWriter:
+    """Applies changes by compare-and-swap until nobody gets in between."""
+
+    def __init__(self, store: Store, models: Table[ModelRecord]) -> None:
+        self._store = store
+        self._models = models
+        self._waiting: dict[str, list[_Waiting]] = {}
+        self._conflicts: dict[str, int] = {}
+        self._work: asyncio.Task[None] | None = None
+
+    async def apply(self, model_id: str, change: Change) -> ModelRecord | None:
+        """Returns what holds after the change; see `Registry.update`."""
+        if model_id not in self._waiting:
+            before = self._shown(model_id)
+            if not self._differs(model_id, before, change(before)):
+                return before
+        done: asyncio.Future[ModelRecord | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(model_id, []).append(_Waiting(change, done))
+        if self._work is None:
+            self._work = asyncio.create_task(self._write(), name="write records")
+        return await done
+
+    async def close(self) -> None:
+        """Gives up what waits."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                await self._write_batch()
+        finally:
+            self._work = None
+            for waiting in self._waiting.values():
+                _give_up(waiting)
+            self._waiting.clear()
+
+    async def _write_batch(self) -> None:
+        taken: dict[str, tuple[list[_Waiting], list[ModelRecord | None]]] = {}
+        txns: list[Txn] = []
+        for model_id in list(self._waiting)[:MAX_BATCH_TXNS]:
+            waiting, steps = self._composed(model_id)
+            if not waiting:
+                continue
+            after = steps[-1]
+            if not self._differs(model_id, self._shown(model_id), after):
+                _end(waiting, steps)
+                continue
+            taken[model_id] = (waiting, steps)
+            operation = self._models.delete(model_id) if after is None else self._models.put(model_id, after)
+            txns.append(Txn([self._models.compare(model_id)], [operation]))
+        if not txns:
+            return
+        try:
+            results = await self._store.txn_each(txns)
+        except StoreError as error:
+            for waiting, _ in taken.values():
+                _fail(waiting, RegistryUnavailableError(f"the registry is not available: {error}"))
+            return
+        except asyncio.CancelledError:
+            for waiting, _ in taken.values():
+                _give_up(waiting)
+            raise
+        for (model_id, (waiting, steps)), txn, result in zip(taken.items(), txns, results, strict=True):
+            self._learn(model_id, waiting, steps, txn, result)
+
+    def _composed(self, model_id: str) -> tuple[list[_Waiting], list[ModelRecord | None]]:
+        """Takes the changes that wait for a model, and what each of them makes of the record."""
+        record = self._shown(model_id)
+        waiting, steps = [], []
+        for one in self._waiting.pop(model_id):
+            if one.done.done():
+                continue
+            try:
+                record = one.change(record)
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
+                one.done.set_exception(error)
+                continue
+            waiting.append(one)
+            steps.append(record)
+        return waiting, steps
+
+    def _learn(
+        self,
+        model_id: str,
+        waiting: list[_Waiting],
+        steps: list[ModelRecord | None],
+        txn: Txn,
+        result: TxnResult,
+    ) -> None:
+        if result.succeeded:
+            self._conflicts.pop(model_id, None)
+            self._models.adopt(txn.operations[0], result.revision)
+            _end(waiting, steps)
+            return
+        self._models.learn(result.current, result.revision)
+        lost = self._conflicts[model_id] = self._conflicts.get(model_id, 0) + 1
+        if lost < MAX_CONFLICTS:
+            self._waiting[model_id] = waiting + self._waiting.get(model_id, [])
+            return
+        del self._conflicts[model_id]
+        text = f"the record of model {model_id} was changed {lost} times by others meanwhile"
+        _fail(waiting, ConflictError(text))
+
+    def _shown(self, model_id: str) -> ModelRecord | None:
+        row = self._models.get(model_id)
+        return row.value if row else None
+
+    def _differs(self, model_id: str, before: ModelRecord | None, after: ModelRecord | None) -> bool:
+        return after != before or (after is None and self._models.is_corrupt(model_id))
+
+
+def _end(waiting: list[_Waiting], steps: list[ModelRecord | None]) -> None:
+    for one, record in zip(waiting, steps, strict=True):
+        if not one.done.done():
+            one.done.set_result(record)
+
+
+def _fail(waiting: list[_Waiting], error: Exception) -> None:
+    for one in waiting:
+        if not one.done.done():
+            one.done.set_exception(error)
+
+
+def _give_up(waiting: list[_Waiting]) -> None:
+    for one in waiting:
+        one.done.cancel()
