@@ -193,6 +193,13 @@ class Cache:
         if copy := self._copies.get(model_id):
             copy.last_used = max(copy.last_used, last_used)
 
+    def correct(self, model_id: str, last_used: int) -> None:
+        """Sets a last use that was wrong, also to an earlier one."""
+        if copy := self._copies.get(model_id):
+            copy.last_used = last_used
+            if copy.phase is Phase.LOADED:
+                heapq.heappush(self._order, (last_used, model_id))
+
     def hold(self, model_id: str) -> None:
         """Keeps a copy from being evicted until `settle`."""
         if copy := self._copies.get(model_id):

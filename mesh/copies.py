@@ -79,8 +79,12 @@ def failed(instance_id: str, now: int, error: LoadFailedError) -> Change:
     return change
 
 
-def gone(instance_id: str, *, now: int = 0) -> Change:
-    """An instance has no copy any more. With `now`, the time is kept as that of an unload."""
+def gone(instance_id: str, *, now: int = 0, last_used: int = 0) -> Change:
+    """An instance has no copy any more.
+
+    With `now`, the time is kept as that of an unload. `last_used` is what the copy knew: how soon the model
+    may come back depends on it.
+    """
 
     def change(record: ModelRecord | None) -> ModelRecord | None:
         if record is None or instance_id not in record.instances:
@@ -90,6 +94,7 @@ def gone(instance_id: str, *, now: int = 0) -> Change:
             record,
             instances=left,
             loaded=without(record.loaded, instance_id),
+            last_used=max(record.last_used, last_used),
             last_unload=now if len(left) > 1 else 0,
         )
 
@@ -119,6 +124,24 @@ def vanished(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
         )
 
     return change
+
+
+def forgiven(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
+    """A failure on an instance does not matter any more."""
+
+    def change(record: ModelRecord) -> ModelRecord:
+        return replace(
+            record,
+            failed=without(record.failed, instance_id),
+            failures={key: value for key, value in record.failures.items() if key != instance_id},
+        )
+
+    return change
+
+
+def expired(record: ModelRecord, instance_id: str, now: int) -> bool:
+    """Whether nobody has asked for the model for long after it could have been tried again."""
+    return now > retry_at(record, instance_id) + LONGEST_RETRY_MS
 
 
 def retry_at(record: ModelRecord, instance_id: str) -> int:

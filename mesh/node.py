@@ -15,6 +15,7 @@ from mesh.ensure import Ensurer
 from mesh.errors import DeadlineError, MeshError, ModelNotFoundError
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
+from mesh.janitor import Janitor
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.models import Models
@@ -102,12 +103,18 @@ class MeshNode:
         )
         self.models = Models(self.registry, self.ensurer, now=now)
         self.vmodels = VModels(
-            self.registry, ensure=self._ensure_target, now=now, default_owner=config.default_owner
+            self.registry, ensure=self._load_in_background, now=now, default_owner=config.default_owner
         )
         self.status = StatusReporter(
             self.registry, no_home=self.ensurer.no_home, is_wanted=self.models.is_wanted
         )
-        self.housekeeper = Housekeeper(self.registry, now=now)
+        self.janitor = Janitor(self.registry, self.loader, self.ensurer, now=now)
+        self.housekeeper = Housekeeper(
+            self.registry,
+            load=self._load_in_background,
+            constraints=lambda: self.settings.constraints,
+            now=now,
+        )
         self.registry.models.subscribe(self._on_model)
 
     @property
@@ -121,9 +128,7 @@ class MeshNode:
         self.byte_path.start()
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
-        await self.registry.update_many(
-            self.registry.holdings(self._config.instance_id), copies.vanished(self._config.instance_id)
-        )
+        await self._forget_own()
         self.routes.flush()
 
     async def run(self) -> None:
@@ -135,6 +140,7 @@ class MeshNode:
                 self.guard.run,
                 self.presence.publish,
                 self.vmodels.drive,
+                self.janitor.run,
                 self.housekeeper.run,
                 self._count_use,
             ):
@@ -158,8 +164,7 @@ class MeshNode:
         await self.ensurer.close()
         await self.loader.close()
         try:
-            own = self._config.instance_id
-            await self.registry.update_many(self.registry.holdings(own), copies.vanished(own))
+            await self._forget_own()
             await self.session.end()
         except (StoreError, MeshError) as error:
             log.warning("not deregistered; others notice when the lease ends", error=str(error))
@@ -182,6 +187,10 @@ class MeshNode:
         """Puts changed settings in force."""
         self.settings = settings
         self.byte_path.set_rpcs(settings.rpc_rules.rpcs, settings.rpc_rules.allow_other)
+
+    async def _forget_own(self) -> None:
+        own = self._config.instance_id
+        await self.registry.update_many(self.registry.holdings(own), copies.vanished(own))
 
     def _on_miss(self, miss: Miss) -> None:
         """Called on a thread of the byte path."""
@@ -242,8 +251,8 @@ class MeshNode:
         log.warning("copy cannot serve, loading it again", model=model_id, failure=failure)
         self.loader.unload(model_id, drain=failure != "not_found")
 
-    async def _ensure_target(self, model_id: str, last_used: int) -> None:
-        await self.ensurer.ensure(model_id, last_used=last_used, urgent=False)
+    async def _load_in_background(self, model_id: str, last_used: int) -> None:
+        await self.ensurer.ensure(model_id, last_used=min(last_used, self._now()), urgent=False)
 
     def _on_ready(self, terms: RuntimeTerms) -> None:
         self.byte_path.set_methods(terms.methods, terms.allow_any_method)
@@ -271,7 +280,8 @@ class MeshNode:
         self._spawn(self._deregister(model_id))
 
     async def _deregister(self, model_id: str) -> None:
-        gone = copies.gone(self._config.instance_id, now=self._now())
+        copy = self.loader.cache.get(model_id)
+        gone = copies.gone(self._config.instance_id, now=self._now(), last_used=copy.last_used if copy else 0)
 
         def change(record: ModelRecord | None) -> ModelRecord | None:
             return record if self.ensurer.is_here(model_id) else gone(record)

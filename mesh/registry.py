@@ -142,6 +142,22 @@ class Registry:
                 for model_id in changed:
                     await self.update(model_id, lambda record: change(record) if record else None)
 
+    async def update_each(self, changes: Mapping[str, Callable[[ModelRecord], ModelRecord]]) -> None:
+        """Applies to each model its own change, in batches. Raises RegistryUnavailableError."""
+        pending = list(changes)
+        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
+            changed: dict[str, ModelRecord | None] = {}
+            for model_id in pending[start : start + MAX_TXN_OPERATIONS]:
+                record = self.peek(model_id)
+                if record and (after := changes[model_id](record)) != record:
+                    changed[model_id] = after
+            if changed and not await self.commit(changed):
+                for model_id in changed:
+                    await self._change_known(model_id, changes[model_id])
+
+    async def _change_known(self, model_id: str, change: Callable[[ModelRecord], ModelRecord]) -> None:
+        await self.update(model_id, lambda record: record and change(record))
+
     async def commit(
         self,
         models: Mapping[str, ModelRecord | None],
