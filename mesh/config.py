@@ -1,8 +1,9 @@
 """The process's settings: environment variables, with the names that the controller and users know."""
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,50 @@ INSTANCE_ID_CHARACTERS = 12
 DEFAULT_RUNTIME_SOCKET = Path("/tmp/mmesh/grpc.sock")  # noqa: S108 - part of the contract with runtimes
 DEFAULT_RUNTIME_PORT = 8085
 IGNORED = (
-    "KV_READ_ONLY",
     "ZOOKEEPER",
+    "KV_READ_ONLY",
+    "LL_REGISTRY",
     "HEAP_SIZE_MB",
+    "MEM_LIMIT_MB",
     "MAX_DIRECT_BUFS_MB",
     "MAX_GC_PAUSE",
+    "NETTY_BUFFER_CHECKS",
+    "GC_DIAG",
     "CUSTOM_JVM_ARGS",
+    "MM_INSTALL_PATH",
+    "MM_SERVICE_CLASS",
     "MM_SEND_DEST_ID",
-    "MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS",
+    "MM_METRICS_STATSD_PORT",
+    "MM_METRICS_PROMETHEUS_PORT",
+    "MM_LOG_PROMETHEUS_REQS",
 )
-"""Settings of the original that mean nothing here; a set one is logged."""
+"""Settings of the original that mean nothing here (StatsD, ZooKeeper, the JVM); a set one is logged."""
+UNSUPPORTED = (
+    "MM_LOG_EACH_INVOKE",
+    "MM_LOG_REQUEST_HEADERS",
+    "MM_PAYLOAD_PROCESSORS",
+    "MM_MULTI_PARALLELISM",
+    "MM_INFO_METRICS",
+    "MM_SCALEUP_RPM_THRESHOLD",
+    "MM_MAX_INFLIGHT_PER_MODEL_COPY",
+    "MM_CONC_SCALEUP_BANDWIDTH_PCT",
+    "MM_LOAD_FAILURE_EXPIRY_TIME_MS",
+    "MM_FAILFAST_UPGRADE_ENABLED",
+    "BOOTSTRAP_CLEARANCE_PERIOD_MS",
+    "MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS",
+    "MM_SVC_GRPC_MAX_CONNECTION_AGE_GRACE_SECS",
+)
+"""Settings of the original that have no effect yet; a set one is logged."""
+TLS = (
+    "MM_TLS_PRIVATE_KEY_PATH",
+    "MM_TLS_KEY_CERT_PATH",
+    "MM_SVC_GRPC_PRIVATE_KEY_PATH",
+    "MM_SVC_GRPC_CA_CERT_PATH",
+    "TAS_SVC_GRPC_PRIVATE_KEY_PATH",
+    "TAS_SVC_GRPC_CA_CERT_PATH",
+)
+"""Settings that ask for an encrypted port, old names included."""
+KV_PREFIX = re.compile(r"[^/\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +104,10 @@ class Config:
     default_owner: str
     shutdown_seconds: float
     policy_socket: Path
+    static_models: str = ""
+    static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
     @property
     def peer_address(self) -> str:
@@ -88,6 +126,13 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError(f"WKUBE_POD_NAME gives the instance id {instance_id!r}, which cannot be used")
     if not (kv_store := env.text("KV_STORE")):
         raise ConfigError("KV_STORE is not set: it says where the registry is, as etcd:<file or host:port>")
+    kv_prefix = env.text("MM_KVSTORE_PREFIX", "mm")
+    if not KV_PREFIX.fullmatch(kv_prefix):
+        raise ConfigError(f"MM_KVSTORE_PREFIX is {kv_prefix!r}: it must hold no slash and no white space")
+    if named := next((name for name in TLS if env.text(name)), None):
+        raise ConfigError(
+            f"{named} is set: TLS is not supported yet, and plain text is not what was asked for"
+        )
     runtime = env.target("INTERNAL_GRPC_PORT", "INTERNAL_GRPC_SOCKET_PATH") or _default_runtime()
     bind = env.text("MM_BIND_ADDRESS", "0.0.0.0")
     shared = env.shared_listen()
@@ -97,11 +142,11 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         host=env.text("WKUBE_POD_IPADDR", "127.0.0.1"),
         bind=bind,
         kv_store=kv_store,
-        kv_prefix=env.text("MM_KVSTORE_PREFIX", "mm"),
+        kv_prefix=kv_prefix,
         runtime_target=runtime,
         serving_target=env.target("INTERNAL_SERVING_GRPC_PORT", "INTERNAL_SERVING_GRPC_SOCKET_PATH")
         or runtime,
-        grpc_port=env.port("MM_SVC_GRPC_PORT", 0),
+        grpc_port=env.port("MM_SVC_GRPC_PORT", env.port("TAS_SVC_GRPC_PORT", 0)),
         rest_port=env.port("MM_SVC_REST_PORT", 8008),
         peer_port=env.port("MM_PEER_PORT", 8080),
         probe_port=env.port("MM_PROBE_PORT", 8089),
@@ -122,7 +167,10 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         default_owner=env.text("MM_DEFAULT_VMODEL_OWNER"),
         shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
         policy_socket=Path(tempfile.mkdtemp(prefix="modelmesh-")) / "policy.sock",
-        ignored=tuple(name for name in IGNORED if environment.get(name)),
+        static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
+        static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
+        ignored=env.ignored(),
+        unsupported=env.given(UNSUPPORTED),
     )
 
 
@@ -141,6 +189,16 @@ class _Environment:
 
     def words(self, name: str) -> list[str]:
         return [word for part in self.text(name).split(",") if (word := part.strip())]
+
+    def given(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if self.text(name) and self.text(name) != "false")
+
+    def ignored(self) -> tuple[str, ...]:
+        statsd = ("MM_METRICS",) if self.text("MM_METRICS").startswith("statsd") else ()
+        return self.given(IGNORED) + statsd
+
+    def path(self, *names: str) -> Path | None:
+        return next((Path(self.text(name)) for name in names if self.text(name)), None)
 
     def number(self, name: str, default: int, *, least: int) -> int:
         text = self.text(name)

@@ -14,6 +14,10 @@ class ConfigError(Exception):
     """A setting of the process is missing or cannot be used; the text names it."""
 
 
+class StartError(Exception):
+    """The process cannot do what it must do before it is ready; the text says what."""
+
+
 class MeshError(Exception):
     """A request that cannot be served; the text is for the user."""
 

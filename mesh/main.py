@@ -17,13 +17,15 @@ import structlog
 from api.proto import mesh_peer_pb2_grpc, model_mesh_pb2_grpc
 from mesh.config import Config, read_config
 from mesh.constraints import RpcRules, TypeConstraints, Watched, parse_constraints, parse_rpc_rules
-from mesh.errors import ConfigError
+from mesh.errors import ConfigError, MeshError, StartError
+from mesh.legacy import LegacyHandler
 from mesh.management import HealthHandler, ModelMeshServicer, ModelReadyHandler
 from mesh.native import NativeBytePath
 from mesh.node import MeshNode, Settings
 from mesh.peer import PeerServicer
 from mesh.probes import HttpPages
 from mesh.runtime import Runtime
+from mesh.static_models import read_static_models, register_static_models
 from store.connection import connect, read_connection
 from store.errors import StoreError
 
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> int:
     try:
         config = read_config()
         asyncio.run(_run(config))
-    except (ConfigError, StoreError, OSError) as error:
+    except (ConfigError, StartError, MeshError, StoreError, OSError) as error:
         log.critical("mesh not started", error=str(error))
         _explain(f"Service startup failed: {error}")
         return 1
@@ -82,6 +84,8 @@ class MeshProcess:
         )
         self._pages: list[HttpPages] = []
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._static_models = read_static_models(config.static_models, config.static_models_path)
+        self._fault: StartError | MeshError | None = None
         self._node: MeshNode | None = None
         self._store: Store | None = None
 
@@ -90,6 +94,8 @@ class MeshProcess:
         config = self._config
         for name in config.ignored:
             log.warning("setting ignored: it means nothing here", name=name)
+        for name in config.unsupported:
+            log.warning("setting without effect: it is not supported yet", name=name)
         self._store = await connect(read_connection(config.kv_store))
         runtime = Runtime(config.runtime_target, config.serving_target)
         node = MeshNode(
@@ -100,6 +106,7 @@ class MeshProcess:
             Settings(self._constraints.value, self._rules.value),
         )
         self._node = node
+        node.hold()
         await self._serve_policy(node)
         await self._serve_pages(node)
         await node.start()
@@ -115,7 +122,10 @@ class MeshProcess:
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Works until told to stop."""
+        """Works until told to stop.
+
+        Raises StartError or MeshError where the models of the settings could not be had.
+        """
         node = self._node
         if node is None:
             return
@@ -124,6 +134,7 @@ class MeshProcess:
                 tasks.create_task(node.run()),
                 tasks.create_task(self._constraints.follow(lambda _: self._apply())),
                 tasks.create_task(self._rules.follow(lambda _: self._apply())),
+                tasks.create_task(self._register_static_models(node, stopping)),
             ]
             await stopping.wait()
             log.info("mesh stopping")
@@ -132,6 +143,8 @@ class MeshProcess:
             await node.stop(max(0.0, self._config.shutdown_seconds - STOP_RESERVE_SECONDS - LEAVE_SECONDS))
             for task in work:
                 task.cancel()
+        if self._fault:
+            raise self._fault
 
     async def stop(self) -> None:
         """Closes what is open."""
@@ -145,18 +158,30 @@ class MeshProcess:
             await self._store.close()
         shutil.rmtree(self._config.policy_socket.parent, ignore_errors=True)
 
+    async def _register_static_models(self, node: MeshNode, stopping: asyncio.Event) -> None:
+        try:
+            await register_static_models(self._static_models, node.models, node.vmodels, node.status)
+        except (StartError, MeshError) as error:
+            self._fault = error
+            stopping.set()
+        else:
+            node.release()
+
     def _apply(self) -> None:
         if self._node is not None:
             self._node.apply(Settings(self._constraints.value, self._rules.value))
 
     async def _serve_policy(self, node: MeshNode) -> None:
 
-        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(
-            ModelMeshServicer(node.models, node.vmodels, node.status), self._server
-        )
+        management = ModelMeshServicer(node.models, node.vmodels, node.status)
+        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(management, self._server)
         mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), self._server)
         self._server.add_generic_rpc_handlers(
-            (HealthHandler(lambda: node.ready), ModelReadyHandler(node.models, node.vmodels, node.status))
+            (
+                HealthHandler(lambda: node.ready),
+                ModelReadyHandler(node.models, node.vmodels, node.status),
+                LegacyHandler(management),
+            )
         )
         self._server.add_insecure_port(f"unix:{self._config.policy_socket}")
         await self._server.start()

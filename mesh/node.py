@@ -69,6 +69,7 @@ class MeshNode:
     ) -> None:
         self.settings = settings
         self.metrics = PolicyMetrics()
+        self._held = False
         self._config = config
         self._store = store
         self._runtime = runtime
@@ -120,7 +121,16 @@ class MeshNode:
     @property
     def ready(self) -> bool:
         """Whether clients may come: the model server is there, and the instance is not leaving."""
-        return self.guard.terms is not None and not self.presence.leaving
+        return self.guard.terms is not None and not self.presence.leaving and not self._held
+
+    def hold(self) -> None:
+        """Is not ready for clients until `release`: something comes first. Call it before `run`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Ends `hold`."""
+        self._held = False
+        self.byte_path.set_ready(self.ready)
 
     async def start(self) -> None:
         """Opens the ports and reads the registry. Raises OSError (a port is taken) or StoreError."""
@@ -256,7 +266,7 @@ class MeshNode:
 
     def _on_ready(self, terms: RuntimeTerms) -> None:
         self.byte_path.set_methods(terms.methods, terms.allow_any_method)
-        self.byte_path.set_ready(not self.presence.leaving)
+        self.byte_path.set_ready(self.ready)
         self.presence.changed()
 
     def _on_lost(self) -> None:

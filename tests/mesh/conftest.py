@@ -10,6 +10,7 @@ import pytest
 from api.proto import mesh_peer_pb2_grpc, model_mesh_pb2_grpc
 from mesh.config import Config, read_config
 from mesh.constraints import RpcRules, TypeConstraints
+from mesh.legacy import LegacyHandler
 from mesh.management import HealthHandler, ModelMeshServicer, ModelReadyHandler
 from mesh.node import MeshNode, Settings, epoch_ms
 from mesh.peer import PeerServicer
@@ -107,11 +108,14 @@ class Mesh:
         )
 
         mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), server)
-        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(
-            ModelMeshServicer(node.models, node.vmodels, node.status), server
-        )
+        management = ModelMeshServicer(node.models, node.vmodels, node.status)
+        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(management, server)
         server.add_generic_rpc_handlers(
-            (HealthHandler(lambda: node.ready), ModelReadyHandler(node.models, node.vmodels, node.status))
+            (
+                HealthHandler(lambda: node.ready),
+                ModelReadyHandler(node.models, node.vmodels, node.status),
+                LegacyHandler(management),
+            )
         )
         await server.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

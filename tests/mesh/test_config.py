@@ -49,7 +49,7 @@ def test_what_the_controller_sets() -> None:
     assert config.type_constraints_path == Path("/etc/watson/mmesh/config/type_constraints")
     assert (config.shared_grpc, config.shared_rest) == (("127.0.0.1:8033",), ("127.0.0.1:8008",))
     assert config.shutdown_seconds == 90
-    assert config.ignored == ("ZOOKEEPER",)
+    assert (config.ignored, config.unsupported) == (("ZOOKEEPER",), ())
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,9 @@ def test_what_the_controller_sets() -> None:
         ({"MM_DATAPLANE_CONFIG": "{}", "MM_DATAPLANE_CONFIG_PATH": "/f"}, "MM_DATAPLANE_CONFIG"),
         ({"MM_SHARED_LISTEN": "8033"}, "MM_SHARED_LISTEN"),
         ({"MM_METRICS": "prometheus:port=x"}, "MM_METRICS"),
+        ({"MM_KVSTORE_PREFIX": "a/b"}, "MM_KVSTORE_PREFIX"),
+        ({"MM_TLS_PRIVATE_KEY_PATH": "/key"}, "MM_TLS_PRIVATE_KEY_PATH"),
+        ({"MM_SVC_GRPC_PRIVATE_KEY_PATH": "/key"}, "MM_SVC_GRPC_PRIVATE_KEY_PATH"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, str], named: str) -> None:
@@ -74,3 +77,31 @@ def test_wrong_settings_are_named(values: dict[str, str], named: str) -> None:
 
 def test_the_probe_port_can_be_turned_off() -> None:
     assert read(MM_PROBE_PORT="NONE").probe_port == 0
+
+
+def test_settings_of_the_jvm_zookeeper_and_statsd_are_ignored_and_said_so() -> None:
+    config = read(
+        ZOOKEEPER="zk:2181",
+        HEAP_SIZE_MB="640",
+        CUSTOM_JVM_ARGS="-Dx",
+        KV_READ_ONLY="false",
+        MM_METRICS="statsd:port=8126",
+    )
+    assert config.ignored == ("ZOOKEEPER", "HEAP_SIZE_MB", "CUSTOM_JVM_ARGS", "MM_METRICS")
+    assert config.metrics is None
+
+
+def test_settings_without_effect_yet_are_said_so() -> None:
+    assert read(MM_LOG_EACH_INVOKE="true").unsupported == ("MM_LOG_EACH_INVOKE",)
+
+
+def test_old_names_of_settings_count() -> None:
+    config = read(
+        MM_SERVICE_NAME="",
+        TAS_SERVICE_NAME="old",
+        TAS_SVC_GRPC_PORT="8033",
+        MM_AUTO_REGISTER_MODEL="[]",
+        MM_AUTO_REGISTER_MODEL_PATH="/models.json",
+    )
+    assert (config.service, config.grpc_port) == ("old", 8033)
+    assert (config.static_models, config.static_models_path) == ("[]", Path("/models.json"))

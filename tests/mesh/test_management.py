@@ -121,3 +121,39 @@ async def test_what_can_be_tried_again_says_when(mesh: Mesh) -> None:
     assert caught.value.code() is StatusCode.UNAVAILABLE
     assert ("grpc-retry-pushback-ms", "1000") in tuple(caught.value.trailing_metadata() or ())
     mesh.store.set_available(True)
+
+
+@pytest.mark.parametrize(
+    ("service", "register", "unregister"),
+    [
+        ("mmesh.ModelMesh", "addModel", "deleteModel"),
+        ("com.ibm.watson.tas.proto.TasRuntime", "addModel", "deleteModel"),
+        ("com.ibm.watson.tas.proto.TasRuntime", "registerModel", "unregisterModel"),
+    ],
+)
+async def test_old_names_of_the_api_are_served(
+    mesh: Mesh, service: str, register: str, unregister: str
+) -> None:
+    one = await mesh.add()
+
+    async def call(method: str, request: Any) -> bytes:
+        stub = one.channel.unary_unary(f"/{service}/{method}")
+        answer: bytes = await stub(request.SerializeToString())
+        return answer
+
+    info = ModelStatusInfo.FromString(await call(register, registration(loadNow=True, sync=True)))
+    assert info.status == ModelStatusInfo.LOADED
+    if service != "mmesh.ModelMesh":
+        status = await call("getModelStatus", GetStatusRequest(modelId="m"))
+        assert ModelStatusInfo.FromString(status).status == ModelStatusInfo.LOADED
+    await call(unregister, UnregisterModelRequest(modelId="m"))
+    assert (await one.api.getModelStatus(GetStatusRequest(modelId="m"))) == ModelStatusInfo()
+
+
+@pytest.mark.parametrize("name", ["***LOGCACHE***", "***GETSTATE***"])
+async def test_names_that_had_the_original_tell_its_state_are_names_like_others(
+    mesh: Mesh, name: str
+) -> None:
+    api = (await mesh.add()).api
+    assert (await api.getModelStatus(GetStatusRequest(modelId=name))) == ModelStatusInfo()
+    assert (await api.registerModel(registration(name))).status == ModelStatusInfo.NOT_LOADED

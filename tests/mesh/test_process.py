@@ -24,7 +24,13 @@ from grpc.aio import AioRpcError
 
 from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc, model_mesh_pb2_grpc
-from api.proto.model_mesh_pb2 import ModelInfo, ModelStatusInfo, SetVModelRequest, VModelStatusInfo
+from api.proto.model_mesh_pb2 import (
+    GetStatusRequest,
+    ModelInfo,
+    ModelStatusInfo,
+    SetVModelRequest,
+    VModelStatusInfo,
+)
 from store.connection import EtcdConnection, connect
 from tests.store.etcd_server import EtcdServer, etcd_server, free_port
 from tests.store.waiting import until
@@ -277,6 +283,33 @@ async def test_sigterm_ends_it_and_its_entry_in_the_registry(one: Process) -> No
         assert (await store.range("/mm/modelmesh-serving/v1/instances/")).items == []
     finally:
         await store.close()
+
+
+def static_models(path: str) -> dict[str, str]:
+    models = [{"modelId": "s", "modelInfo": {"type": "t", "path": path}, "ensureLoaded": True}]
+    return {"MM_AUTO_REGISTER_MODELS": json.dumps(models)}
+
+
+async def test_a_model_that_must_be_loaded_is_loaded_before_it_is_ready(
+    tmp_path: Path, etcd: EtcdServer, stack: ExitStack
+) -> None:
+    process = Process("5f6d7-aaaaa", tmp_path, etcd, stack, static_models("SIZE_1000_1000_0"))
+    process.start_runtime()
+    process.start_mesh()
+    await until(lambda: process.status("probe", "/live") == 200, 60)
+    assert process.status("probe", "/ready") == 503
+    await process.wait_ready()
+    async with client(process) as user:
+        info = await user.mesh.getModelStatus(GetStatusRequest(modelId="s"))
+        assert info.status == ModelStatusInfo.LOADED
+
+
+def test_a_model_that_must_be_loaded_and_cannot_ends_the_process(
+    tmp_path: Path, etcd: EtcdServer, stack: ExitStack
+) -> None:
+    process = Process("5f6d7-aaaaa", tmp_path, etcd, stack, static_models("FAIL_broken"))
+    process.start_runtime()
+    assert "FAILED_PRECONDITION: broken" in run_to_its_end(process)
 
 
 @contextmanager
