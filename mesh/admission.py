@@ -71,6 +71,11 @@ class Admission:
         return len(self._tickets)
 
     @property
+    def standing(self) -> int:
+        """Loads in line."""
+        return len(self._in_line)
+
+    @property
     def busy(self) -> int:
         """Slots in use."""
         return len(self._admitted) + len(self._loading)

@@ -309,11 +309,9 @@ class Ensurer:
 
     async def _load_here(self, model_id: str, load: _Load) -> Resources:
         self._loader.check(urgent=load.urgent, deadline=load.deadline)
-        await self._registry.find(model_id)  # one registered elsewhere may still be on its way to our tables
+        record = await self._registry.find(model_id)  # it may still be on its way to our tables
         started = self._now()
-        record = await self._registry.update(model_id, copies.claimed(self._own_id, started, load.last_used))
-        if record is None:
-            raise ModelNotFoundError(model_id)
+        self._registry.post(model_id, copies.claimed(self._own_id, started, load.last_used))
         try:
             size = await self._loader.load(
                 ModelInfo(model_id, record.type, record.path, record.key),

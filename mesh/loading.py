@@ -54,7 +54,8 @@ class Loader:
     """The copies of this instance and the work on them.
 
     `on_loaded` is called the moment that a copy can serve, `on_evict` before it is unloaded: they keep the
-    routes. `drained` waits until no request uses a copy. `now` is in milliseconds since 1970.
+    routes. `note_use` tells the cache what was used lately; `drained` waits until no request uses a copy.
+    `now` is in milliseconds since 1970.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Loader:
         *,
         on_loaded: Callable[[str], None],
         on_evict: Callable[[str], None],
+        note_use: Callable[[], None],
         drained: Callable[[str], Awaitable[None]],
         now: Callable[[], int],
     ) -> None:
@@ -70,6 +72,7 @@ class Loader:
         self._runtime = runtime
         self._on_loaded = on_loaded
         self._on_evict = on_evict
+        self._note_use = note_use
         self._drained = drained
         self._now = now
         self._terms: RuntimeTerms | None = None
@@ -215,6 +218,8 @@ class Loader:
 
     def _pump(self) -> None:
         """Does what is next; called whenever something has changed."""
+        if self._admission.standing:
+            self._note_use()
         steps = self._admission.step(self._now())
         for model_id, refusal in steps.refused:
             self._refuse(model_id, refusal)

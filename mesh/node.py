@@ -77,12 +77,18 @@ class MeshNode:
         self._loop = asyncio.get_running_loop()
         self._answers: set[asyncio.Task[None]] = set()
         self._upkeep: set[asyncio.Task[None]] = set()
+        self._requests = 0
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
         self.byte_path = byte_path(self._on_miss)
         self.registry = Registry(store, keys, instance_id=config.instance_id, now=now)
         self.routes = Routes(self.registry, self.byte_path)
         self.loader = Loader(
-            runtime, on_loaded=self.routes.add, on_evict=self._on_evict, drained=self._drained, now=now
+            runtime,
+            on_loaded=self.routes.add,
+            on_evict=self._on_evict,
+            note_use=self._note_use,
+            drained=self._drained,
+            now=now,
         )
         self.guard = RuntimeGuard(runtime, self.loader, on_ready=self._on_ready, on_lost=self._on_lost)
         self.session = Session(store, on_renewed=self._on_renewed)
@@ -287,19 +293,15 @@ class MeshNode:
         self.routes.remove(model_id)
         self.metrics.evictions.inc()
         self.presence.changed()
-        self._spawn(self._deregister(model_id))
+        self._deregister(model_id)
 
-    async def _deregister(self, model_id: str) -> None:
-        copy = self.loader.cache.get(model_id)
-        gone = copies.gone(self._config.instance_id, now=self._now(), last_used=copy.last_used if copy else 0)
+    def _deregister(self, model_id: str) -> None:
+        gone = copies.gone(self._config.instance_id, now=self._now())
 
         def change(record: ModelRecord | None) -> ModelRecord | None:
             return record if self.ensurer.is_here(model_id) else gone(record)
 
-        try:
-            await self.registry.update(model_id, change)
-        except MeshError as error:
-            log.warning("copy not deregistered", model=model_id, error=str(error))
+        self.registry.post(model_id, change)
 
     async def _drained(self, model_id: str) -> None:
         pause, deadline = DRAIN_POLL_SECONDS[0], time.monotonic() + DRAIN_SECONDS
@@ -319,7 +321,7 @@ class MeshNode:
         elif self.loader.is_loaded(model_id) and own not in now.value.loaded:
             self._spawn(self._register(model_id))
         elif own in now.value.instances and not self.ensurer.is_here(model_id):
-            self._spawn(self._deregister(model_id))
+            self._deregister(model_id)
 
     async def _register(self, model_id: str) -> None:
         """Somebody took our copy out of the registry, but it is here."""
@@ -338,12 +340,15 @@ class MeshNode:
     async def _count_use(self) -> None:
         while True:
             await asyncio.sleep(USAGE_SECONDS)
-            requests = 0
-            for model_id, count, last_used in self.byte_path.usage():
-                requests += count
-                self.loader.cache.touch(model_id, last_used)
-            self.presence.count(requests)
+            self._note_use()
+            self.presence.count(self._requests)
+            self._requests = 0
             self.metrics.instance(self.presence.record(), self._now())
+
+    def _note_use(self) -> None:
+        for model_id, count, last_used in self.byte_path.usage():
+            self._requests += count
+            self.loader.cache.touch(model_id, last_used)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

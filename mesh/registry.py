@@ -127,6 +127,13 @@ class Registry:
         """
         return await self._writer.apply(model_id, change)
 
+    def post(self, model_id: str, change: Callable[[ModelRecord | None], ModelRecord | None]) -> None:
+        """Applies a change as `update` does, for a caller that need not wait; a failure is logged.
+
+        Changes of one model are applied in the order of the calls.
+        """
+        self._writer.post(model_id, change)
+
     async def update_many(
         self, model_ids: Iterable[str], change: Callable[[ModelRecord], ModelRecord | None]
     ) -> None:

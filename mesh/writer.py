@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
+
 from mesh.errors import RegistryUnavailableError
 from store.base import MAX_BATCH_TXNS, Store, Txn, TxnResult
 from store.errors import ConflictError, StoreError
@@ -16,6 +18,8 @@ from store.table import Table
 
 MAX_CONFLICTS = 100
 """Lost races for one record before giving up; each means that another writer got ahead."""
+
+log = structlog.get_logger(__name__)
 
 Change = Callable[[ModelRecord | None], ModelRecord | None]
 """From a record to what it shall be; None where there is or shall be none."""
@@ -42,17 +46,29 @@ class RecordWriter:
             before = self._shown(model_id)
             if not self._differs(model_id, before, change(before)):
                 return before
-        done: asyncio.Future[ModelRecord | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(model_id, []).append(_Waiting(change, done))
-        if self._work is None:
-            self._work = asyncio.create_task(self._write(), name="write records")
-        return await done
+        return await self._enqueue(model_id, change)
+
+    def post(self, model_id: str, change: Change) -> None:
+        """Applies a change that nobody waits for; that it could not be applied is logged."""
+
+        def end(done: asyncio.Future[ModelRecord | None]) -> None:
+            if not done.cancelled() and (error := done.exception()):
+                log.warning("change not registered", model=model_id, error=str(error))
+
+        self._enqueue(model_id, change).add_done_callback(end)
 
     async def close(self) -> None:
         """Gives up what waits."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
+
+    def _enqueue(self, model_id: str, change: Change) -> asyncio.Future[ModelRecord | None]:
+        done: asyncio.Future[ModelRecord | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(model_id, []).append(_Waiting(change, done))
+        if self._work is None:
+            self._work = asyncio.create_task(self._write(), name="write records")
+        return done
 
     async def _write(self) -> None:
         try:

@@ -39,7 +39,7 @@ async def test_an_eviction_that_could_not_be_written_is_written_later(mesh: Mesh
     assert unloaded is not None
     with capture_logs() as logs:
         await unloaded
-        await until(lambda: any(entry["event"] == "copy not deregistered" for entry in logs))
+        await until(lambda: any(entry["event"] == "change not registered" for entry in logs))
     mesh.store.set_available(True)
     assert record(one, "m").instances
     assert await one.node.janitor.tidy() == [("m", Finding.NOT_HERE)]
