@@ -143,8 +143,9 @@ class Admission:
             steps.evict += plan.victims
             self.cache.admit(Plan(plan.model_id, plan.size, ticket.last_used, plan.victims))
             self._admitted[ticket.model_id] = None
-        if self._admitted:
-            self._keep_promises(steps)
+        for victim in self.cache.excess():
+            self.cache.release(victim)
+            steps.evict.append(victim)
         for model_id in list(self._admitted):
             if not self.cache.can_start(model_id):
                 break
@@ -191,11 +192,6 @@ class Admission:
         """Ends `hold`."""
         self._held -= 1
         self.cache.settle(model_id)
-
-    def _keep_promises(self, steps: Steps) -> None:
-        for victim in self.cache.excess():
-            self.cache.release(victim)
-            steps.evict.append(victim)
 
     def _push(self, ticket: Ticket) -> None:
         self._arrivals += 1

@@ -54,6 +54,10 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     violations: list[str] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """Loads of these models wait for their event."""
+    stuck: set[str] = field(default_factory=set)
+    """Models that it does not let go of."""
+    understates: bool = False
+    """Predicts a tenth of each size."""
     statuses: int = 0
     predicts: bool = True
     knows_sessions: bool = False
@@ -141,6 +145,8 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
         self.unloads.append(model_id)
         if model_id in self.loading:
             self.violations.append(f"{model_id} unloaded while it was being loaded")
+        if model_id in self.stuck:
+            await context.abort(StatusCode.INTERNAL, "busy")
         await asyncio.sleep(parse(self.paths.get(model_id, ""))[2])
         self.loaded.pop(model_id, None)
         return UnloadModelResponse()
@@ -148,7 +154,8 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     async def predictModelSize(self, request: Any, context: Context) -> PredictModelSizeResponse:  # noqa: N802
         if not self.predicts:
             await context.abort(StatusCode.UNIMPLEMENTED, "no predictions here")
-        return PredictModelSizeResponse(sizeInBytes=parse(request.modelPath)[0])
+        size = parse(request.modelPath)[0]
+        return PredictModelSizeResponse(sizeInBytes=size // 10 if self.understates else size)
 
     async def modelSize(self, request: Any, context: Context) -> ModelSizeResponse:  # noqa: N802
         return ModelSizeResponse(sizeInBytes=self.loaded[request.modelId])

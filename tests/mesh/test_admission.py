@@ -302,6 +302,12 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert len(self.line) == len(self.tickets)
 
     @invariant()
+    def promises_can_be_kept(self) -> None:
+        """A model that grew, or memory that is lost, takes no promise away for longer than it must."""
+        if not self.loading and not self.line.busy:
+            assert self.line.cache.promised.fits(self.line.cache.usable)
+
+    @invariant()
     def nothing_waits_for_ever(self) -> None:
         """Where nothing is under way that could change things, nothing waits either."""
         if not self.loading and not self.freeing:
@@ -321,5 +327,5 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert self.line.wait_ms(urgent=True) == 0
 
 
-AdmissionMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+AdmissionMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 TestAdmissionMachine = AdmissionMachine.TestCase
