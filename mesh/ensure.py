@@ -150,6 +150,10 @@ class Ensurer:
         Returns when the copy can serve, or is also `recorded`. Raises as `ensure`; a failure is recorded in
         any case.
         """
+        copy = self._loader.cache.get(model_id)
+        if copy and self._routes.own(model_id) and model_id not in self._loads:
+            self._loader.cache.touch(model_id, last_used)
+            return copy.size
         while True:
             load = self._loads.get(model_id) or self._begin(model_id, last_used, deadline, urgent=urgent)
             if load.routed.done() and not self._loader.is_loaded(model_id):
@@ -168,6 +172,17 @@ class Ensurer:
                 # It was refused as the background load that it was before this request came.
                 if self._loads.get(model_id) is load:
                     del self._loads[model_id]
+
+    async def touch(self, model_id: str, last_used: int) -> None:
+        """Notes a use that no request has made, at one of the copies. Raises as the load of a copy."""
+        if self._routes.own(model_id):
+            self._loader.cache.touch(model_id, last_used)
+            return
+        holder = next((route for route in self._routes.peers(model_id) if route.loaded), None)
+        if holder:
+            await self._load_there(
+                holder.instance_id, model_id, last_used=last_used, urgent=False, deadline=None
+            )
 
     def placement(
         self,

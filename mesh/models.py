@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from mesh.errors import (
     MeshError,
     ModelExistsError,
     ModelNotFoundError,
+    NoCapacityError,
     PreconditionError,
 )
 from mesh.registry import Registry
@@ -21,6 +23,15 @@ from store.records import ModelRecord
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Wish:
+    """A load that somebody asked for. The last use may become later while it goes on."""
+
+    last_used: int
+    touch: bool
+    task: asyncio.Task[None] | None = None
+
+
 class Models:
     """The models of the mesh, seen from one instance."""
 
@@ -28,7 +39,7 @@ class Models:
         self._registry = registry
         self._ensurer = ensurer
         self._now = now
-        self._wanted: dict[str, asyncio.Task[None]] = {}
+        self._wanted: dict[str, _Wish] = {}
 
     def is_wanted(self, model_id: str) -> bool:
         """Whether a load that somebody asked for is under way, seen from here."""
@@ -97,25 +108,36 @@ class Models:
         """
         record = self._registry.peek(model_id)
         used = last_used or (self._now() if touch or record is None else record.last_used)
-        task = self._wanted.get(model_id)
-        if task is None:
-            task = asyncio.create_task(self._load(model_id, min(used, self._now())), name=f"want {model_id}")
-            self._wanted[model_id] = task
-            task.add_done_callback(lambda _: self._wanted.pop(model_id, None))
-        if sync:
-            await asyncio.shield(task)
+        wish = self._wanted.get(model_id)
+        if wish is None:
+            wish = self._wanted[model_id] = _Wish(min(used, self._now()), touch)
+            wish.task = asyncio.create_task(self._load(model_id, wish), name=f"want {model_id}")
+            wish.task.add_done_callback(lambda _: self._wanted.pop(model_id, None))
+        wish.last_used = max(wish.last_used, min(used, self._now()))
+        wish.touch = wish.touch or touch
+        if sync and wish.task:
+            await asyncio.shield(wish.task)
         else:
             await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Gives up what was asked for."""
-        tasks = list(self._wanted.values())
+        tasks = [wish.task for wish in self._wanted.values() if wish.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _load(self, model_id: str, last_used: int) -> None:
-        try:
-            await self._ensurer.ensure(model_id, last_used=last_used, urgent=False)
-        except MeshError as error:
-            log.info("wanted model not loaded", model=model_id, error=str(error))
+    async def _load(self, model_id: str, wish: _Wish) -> None:
+        while True:
+            last_used = wish.last_used
+            try:
+                await self._ensurer.ensure(model_id, last_used=last_used, urgent=False)
+                if wish.touch:
+                    await self._ensurer.touch(model_id, wish.last_used)
+            except NoCapacityError as error:
+                if wish.last_used > last_used:
+                    continue  # somebody has asked since who has a better claim
+                log.info("wanted model not loaded", model=model_id, error=str(error))
+            except MeshError as error:
+                log.info("wanted model not loaded", model=model_id, error=str(error))
+            return

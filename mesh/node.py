@@ -179,6 +179,8 @@ class MeshNode:
         await self.models.close()
         await self.ensurer.close()
         await self.loader.close()
+        self.loader.cache.reset(Resources())  # so that nobody registers again what is being forgotten
+        await self.registry.settled()
         try:
             await self._forget_own()
             await self.session.end()

@@ -13,7 +13,7 @@ import structlog
 
 from mesh.errors import ModelNotFoundError, RegistryUnavailableError
 from mesh.writer import RecordWriter
-from store.base import MAX_TXN_OPERATIONS, Compare, Delete, Put, Store
+from store.base import MAX_BATCH_TXNS, Compare, Delete, Put, Store
 from store.errors import StoreError
 from store.keys import Keyspace
 from store.records import (
@@ -60,6 +60,10 @@ class Registry:
         async with asyncio.TaskGroup() as tasks:
             for table in (self.models, self.vmodels, self.instances):
                 tasks.create_task(table.follow())
+
+    async def settled(self) -> None:
+        """Waits until all changes of models that were posted are written, or could not be."""
+        await self._writer.settled()
 
     async def close(self) -> None:
         """Gives up changes that are not written yet."""
@@ -135,32 +139,17 @@ class Registry:
         self._writer.post(model_id, change)
 
     async def update_many(
-        self, model_ids: Iterable[str], change: Callable[[ModelRecord], ModelRecord | None]
+        self, model_ids: Iterable[str], change: Callable[[ModelRecord], ModelRecord]
     ) -> None:
-        """Applies one change to many models, in batches. Raises RegistryUnavailableError."""
-        pending = list(model_ids)
-        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
-            batch = pending[start : start + MAX_TXN_OPERATIONS]
-            records = {model_id: record for model_id in batch if (record := self.peek(model_id))}
-            changed = {
-                model_id: after for model_id, record in records.items() if (after := change(record)) != record
-            }
-            if changed and not await self.commit(changed):
-                for model_id in changed:
-                    await self.update(model_id, lambda record: change(record) if record else None)
+        """Applies one change to many models. Raises RegistryUnavailableError."""
+        await self.update_each(dict.fromkeys(model_ids, change))
 
     async def update_each(self, changes: Mapping[str, Callable[[ModelRecord], ModelRecord]]) -> None:
-        """Applies to each model its own change, in batches. Raises RegistryUnavailableError."""
+        """Applies to each model that exists its own change, in batches. Raises RegistryUnavailableError."""
         pending = list(changes)
-        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
-            changed: dict[str, ModelRecord | None] = {}
-            for model_id in pending[start : start + MAX_TXN_OPERATIONS]:
-                record = self.peek(model_id)
-                if record and (after := changes[model_id](record)) != record:
-                    changed[model_id] = after
-            if changed and not await self.commit(changed):
-                for model_id in changed:
-                    await self._change_known(model_id, changes[model_id])
+        for start in range(0, len(pending), MAX_BATCH_TXNS):
+            batch = pending[start : start + MAX_BATCH_TXNS]
+            await asyncio.gather(*(self._change_known(id_, changes[id_]) for id_ in batch))
 
     async def _change_known(self, model_id: str, change: Callable[[ModelRecord], ModelRecord]) -> None:
         await self.update(model_id, lambda record: record and change(record))

@@ -12,7 +12,7 @@ import structlog
 
 from mesh.errors import RegistryUnavailableError
 from store.base import MAX_BATCH_TXNS, Store, Txn, TxnResult
-from store.errors import ConflictError, StoreError
+from store.errors import StoreError
 from store.records import ModelRecord
 from store.table import Table
 
@@ -38,11 +38,12 @@ class RecordWriter:
         self._models = models
         self._waiting: dict[str, list[_Waiting]] = {}
         self._conflicts: dict[str, int] = {}
+        self._flying: frozenset[str] = frozenset()
         self._work: asyncio.Task[None] | None = None
 
     async def apply(self, model_id: str, change: Change) -> ModelRecord | None:
         """Returns what holds after the change; see `Registry.update`."""
-        if model_id not in self._waiting:
+        if model_id not in self._waiting and model_id not in self._flying:
             before = self._shown(model_id)
             if not self._differs(model_id, before, change(before)):
                 return before
@@ -56,6 +57,11 @@ class RecordWriter:
                 log.warning("change not registered", model=model_id, error=str(error))
 
         self._enqueue(model_id, change).add_done_callback(end)
+
+    async def settled(self) -> None:
+        """Waits until nothing waits to be written."""
+        while self._work is not None:
+            await asyncio.wait({self._work})
 
     async def close(self) -> None:
         """Gives up what waits."""
@@ -96,6 +102,7 @@ class RecordWriter:
             txns.append(Txn([self._models.compare(model_id)], [operation]))
         if not txns:
             return
+        self._flying = frozenset(taken)
         try:
             results = await self._store.txn_each(txns)
         except StoreError as error:
@@ -106,6 +113,8 @@ class RecordWriter:
             for waiting, _ in taken.values():
                 _give_up(waiting)
             raise
+        finally:
+            self._flying = frozenset()
         for (model_id, (waiting, steps)), txn, result in zip(taken.items(), txns, results, strict=True):
             self._learn(model_id, waiting, steps, txn, result)
 
@@ -145,7 +154,7 @@ class RecordWriter:
             return
         del self._conflicts[model_id]
         text = f"the record of model {model_id} was changed {lost} times by others meanwhile"
-        _fail(waiting, ConflictError(text))
+        _fail(waiting, RegistryUnavailableError(text))
 
     def _shown(self, model_id: str) -> ModelRecord | None:
         row = self._models.get(model_id)

@@ -25,9 +25,5 @@ class LeaseLostError(StoreError):
     """The lease expired or was revoked."""
 
 
-class ConflictError(StoreError):
-    """Somebody else wrote the key first, again and again."""
-
-
 class CorruptRecordError(StoreError):
     """A value cannot be decoded as its record."""

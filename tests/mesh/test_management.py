@@ -157,3 +157,34 @@ async def test_names_that_had_the_original_tell_its_state_are_names_like_others(
     api = (await mesh.add()).api
     assert (await api.getModelStatus(GetStatusRequest(modelId=name))) == ModelStatusInfo()
     assert (await api.registerModel(registration(name))).status == ModelStatusInfo.NOT_LOADED
+
+
+async def test_last_used_times_follow_the_rules(mesh: Mesh) -> None:
+    one = await mesh.add()
+
+    async def used(name: str, **fields: Any) -> int:
+        await one.api.registerModel(registration(name, **fields))
+        record = one.node.registry.peek(name)
+        assert record is not None
+        return (record.last_used - mesh.clock() + 500) // 1000
+
+    now, hour = mesh.clock(), 3_600
+    assert await used("default") == -6 * hour
+    assert await used("now", loadNow=True) == -1 * hour
+    assert await used("given", lastUsedTime=now - 60_000) == -60
+    assert await used("future", lastUsedTime=now + 60_000) == 0
+    assert await used("default", lastUsedTime=now - 5 * 3_600_000 - 1_000) == -6 * hour, "not an hour newer"
+    assert await used("default", lastUsedTime=now - 60_000) == -60
+    assert await used("default", lastUsedTime=now - 4 * 3_600_000) == -60, "never back"
+
+
+async def test_a_later_wish_for_a_model_makes_an_earlier_one_succeed(mesh: Mesh) -> None:
+    """The load that was asked for first counts as an hour old, and everything here is younger."""
+    one = await mesh.add()
+    await one.api.registerModel(registration("used", "SIZE_9000_0_0"))
+    await one.bytes.request("used")
+    first = one.api.registerModel(registration("new", "SIZE_9000_0_0", loadNow=True, sync=True))
+    await until(lambda: one.node.models.is_wanted("new"))
+    info = await one.api.ensureLoaded(EnsureLoadedRequest(modelId="new", sync=True))
+    assert info.status == ModelStatusInfo.LOADED
+    assert (await first).status == ModelStatusInfo.LOADED

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from grpc import StatusCode
 
+from api.proto.model_mesh_pb2 import EnsureLoadedRequest
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
 from tests.mesh.conftest import Mesh
@@ -124,3 +125,31 @@ async def test_an_instance_that_vanished_is_forgotten_by_the_leader(mesh: Mesh) 
     record = one.node.registry.peek("m")
     assert record is not None
     assert record.instances == {}
+
+
+async def test_to_ensure_that_a_model_is_loaded_is_to_use_it_wherever_its_copy_is(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await until(lambda: "m" in two.bytes.models)
+    for instance in (one, two):
+        mesh.clock.ahead_ms += 60_000
+        await instance.api.ensureLoaded(EnsureLoadedRequest(modelId="m", sync=True))
+        copy = one.node.loader.cache.get("m")
+        assert copy is not None
+        assert mesh.clock() - copy.last_used < 60_000
+    assert one.runtime.loads == ["m"]
+    assert two.runtime.loads == []
+
+
+async def test_a_load_that_was_asked_for_and_done_is_not_registered_anew(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    await until(lambda: "one" in two.node.registry.peek("m").loaded)  # type: ignore[union-attr]
+    before = two.node.registry.models.get("m")
+    await two.node.peers.load(one.address, "m", last_used=mesh.clock(), urgent=False, patience_ms=None)
+    after = await two.node.registry.models.fetch("m")
+    assert before is not None
+    assert after is not None
+    assert before.mod_revision == after.mod_revision

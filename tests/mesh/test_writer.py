@@ -12,6 +12,7 @@ from store.base import Put, Txn, TxnResult
 from store.memory import MemoryStore
 from store.records import MODELS, ModelRecord
 from store.table import Table
+from tests.store.waiting import until
 
 NEW = ModelRecord(type="t", path="p")
 
@@ -154,3 +155,19 @@ async def test_closing_ends_those_who_wait(store: CountingStore, writer: RecordW
         isinstance(result, asyncio.CancelledError)
         for result in await asyncio.gather(*waiting, return_exceptions=True)
     )
+
+
+async def test_a_change_waits_for_the_write_under_way_of_the_same_model(
+    store: CountingStore, models: Table[ModelRecord], writer: RecordWriter
+) -> None:
+    """The table does not show that write yet, so it would seem that there is nothing to change."""
+    store.answers.clear()
+    creating = asyncio.create_task(writer.apply("m", created))
+    await until(lambda: store.batches == [1])
+    removing = asyncio.create_task(writer.apply("m", lambda _: None))
+    await asyncio.sleep(0)
+    store.answers.set()
+    assert await creating == NEW
+    assert await removing is None
+    await writer.settled()
+    assert await models.fetch("m") is None

@@ -1,0 +1,92 @@
+"""Records are changed only from what they are, one by one or many at a time."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from mesh.errors import RegistryUnavailableError
+from mesh.registry import Registry
+from store.base import Put
+from store.keys import Keyspace
+from store.memory import MemoryBackend, MemoryStore
+from store.records import ModelRecord
+
+KEYS = Keyspace("", service="modelmesh-serving")
+
+
+@asynccontextmanager
+async def registry(memory: MemoryBackend, name: str = "one") -> AsyncIterator[Registry]:
+    opened = Registry(MemoryStore(memory), KEYS, instance_id=name, now=lambda: 0)
+    await opened.start()
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def add_reference(record: ModelRecord) -> ModelRecord:
+    return replace(record, refs=record.refs + 1)
+
+
+def with_path(path: str) -> Callable[[ModelRecord], ModelRecord]:
+    return lambda record: replace(record, path=path)
+
+
+async def test_many_changes_find_what_others_have_written_meanwhile() -> None:
+    """Neither registry follows the store: each learns of the other by losing."""
+    memory = MemoryBackend()
+    async with registry(memory) as here, registry(memory, "two") as there:
+        ids = [f"m{number}" for number in range(300)]
+        for model_id in ids:
+            await here.update(model_id, lambda _: ModelRecord(type="t"))
+        await there.models.start()
+        await there.update_many(ids[::2], add_reference)
+        await here.update_many([*ids, "unknown"], add_reference)
+        assert [here.peek(model_id).refs for model_id in ids] == [2, 1] * 150  # type: ignore[union-attr]
+        assert here.peek("unknown") is None
+
+
+async def test_each_model_gets_its_own_change() -> None:
+    async with registry(MemoryBackend()) as here:
+        for model_id in ("a", "b"):
+            await here.update(model_id, lambda _: ModelRecord(type="t"))
+        await here.update_each({"a": with_path("x"), "b": with_path("y")})
+        assert [here.peek(model_id).path for model_id in ("a", "b")] == ["x", "y"]  # type: ignore[union-attr]
+
+
+async def test_records_that_belong_together_are_written_together_or_not_at_all() -> None:
+    memory = MemoryBackend()
+    async with registry(memory) as here, registry(memory, "two") as there:
+        assert await here.commit({"a": ModelRecord(type="t"), "b": ModelRecord(type="t")})
+        assert not await there.commit({"b": ModelRecord(type="u"), "c": ModelRecord(type="u")})
+        assert there.peek("b") == ModelRecord(type="t")
+        assert there.peek("c") is None
+        assert await there.commit({"b": ModelRecord(type="u"), "c": ModelRecord(type="u")})
+
+
+@pytest.mark.parametrize("after", [ModelRecord(type="t"), None])
+async def test_a_corrupt_record_can_be_replaced_and_deleted(after: ModelRecord | None) -> None:
+    memory = MemoryBackend()
+    key = KEYS.models + "bad"
+    await MemoryStore(memory).txn([], [Put(key, b"{ nonsense"), Put(KEYS.models + "good", b'{"type":"t"}')])
+    async with registry(memory) as here:
+        assert here.peek("good") == ModelRecord(type="t")
+        assert here.peek("bad") is None
+        await here.update("bad", lambda _: after)
+        assert here.peek("bad") == after
+        assert (memory.get(key) is None) is (after is None)
+        assert not here.models.is_corrupt("bad")
+
+
+async def test_a_store_that_is_away_is_told_as_such() -> None:
+    memory = MemoryBackend()
+    async with registry(memory) as here:
+        memory.set_available(False)
+        with pytest.raises(RegistryUnavailableError):
+            await here.update("m", lambda _: ModelRecord())
+        with pytest.raises(RegistryUnavailableError):
+            await here.commit({"m": ModelRecord()})
+        with pytest.raises(RegistryUnavailableError):
+            await here.find("m")
