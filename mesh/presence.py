@@ -1,6 +1,8 @@
 """What this instance tells the others about itself, whenever a decision might depend on it."""
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -13,12 +15,16 @@ from store.errors import StoreError
 from store.records import INSTANCES, NOTHING, InstanceRecord
 from store.session import Session
 
-LEAST_GAP_SECONDS = 0.2
-"""Between two publications; placement on other instances is at most this much behind a change that matters.
-"""
-LONGEST_GAP_SECONDS = 40.0
+URGENT_GAP_SECONDS, GAP_SECONDS, LONGEST_GAP_SECONDS = 0.2, 0.5, 40.0
+"""Between two publications: where others must know at once, where it may change a decision of theirs, and
+where anything at all is different. Every publication goes to every instance."""
+RETRY_SECONDS = 1.0
+"""Pause after a publication that failed."""
 RATE_SECONDS = 60
 """Window of the request rate."""
+
+URGENT = ("ready", "shutdown", "capacity", "load_slots", "address")
+"""What decides whether an instance is used at all."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +51,7 @@ class Presence:
         self._now = now
         self._started = now()
         self._published: InstanceRecord | None = None
+        self._published_at = 0.0
         self._changed = asyncio.Event()
         self._counts: deque[int] = deque(maxlen=RATE_SECONDS)
 
@@ -78,36 +85,54 @@ class Presence:
     def count(self, requests: int) -> None:
         """Notes the requests of the last second."""
         self._counts.append(requests)
-        if self._published is None or matters(self._published, self.record()):
+        if self.due_in() <= 0:
             self._changed.set()
 
     async def publish_now(self) -> None:
         """Writes the record. Raises StoreError."""
         record = self.record()
         await self._session.put(self._key, INSTANCES.encode(record))
-        self._published = record
+        self._published, self._published_at = record, time.monotonic()
+
+    def due_in(self) -> float:
+        """Seconds until the record should be written; infinite where it says what is."""
+        if self._published is None:
+            return 0.0
+        return gap(self._published, self.record()) - (time.monotonic() - self._published_at)
 
     async def publish(self) -> None:
         """Keeps the record up to date until cancelled."""
         while True:
+            due = self.due_in()
+            if due > 0:
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(min(due, LONGEST_GAP_SECONDS)):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+                if self.due_in() > 0:
+                    await asyncio.sleep(URGENT_GAP_SECONDS)
+                continue
             try:
                 await self.publish_now()
+                await asyncio.sleep(URGENT_GAP_SECONDS)
             except StoreError as error:
                 log.warning("instance not published", error=str(error))
-            self._changed.clear()
-            await asyncio.sleep(LEAST_GAP_SECONDS)
-            try:
-                async with asyncio.timeout(LONGEST_GAP_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def gap(published: InstanceRecord, now: InstanceRecord) -> float:
+    """Seconds after a publication when the next one is due."""
+    if any(getattr(published, name) != getattr(now, name) for name in URGENT):
+        return URGENT_GAP_SECONDS
+    if matters(published, now):
+        return GAP_SECONDS
+    return math.inf if published == now else LONGEST_GAP_SECONDS
 
 
 def matters(published: InstanceRecord, now: InstanceRecord) -> bool:
     """Whether a placement elsewhere might be decided differently; about the original's thresholds."""
-    fixed = ("ready", "shutdown", "capacity", "load_slots", "address")
-    if any(getattr(published, name) != getattr(now, name) for name in fixed):
-        return True
     return (
         abs(now.used.memory - published.used.memory) * 20 >= max(1, now.capacity.memory)
         or abs(now.count - published.count) * 10 >= max(10, published.count)

@@ -14,7 +14,7 @@ from mesh.cache import Cache, Phase
 from mesh.choice import MAX_ATTEMPTS, Candidates, OwnCopy, existing, further
 from mesh.constraints import TypeConstraints
 from mesh.placement import Reason
-from mesh.presence import LEAST_GAP_SECONDS, LONGEST_GAP_SECONDS, RATE_SECONDS, matters
+from mesh.presence import GAP_SECONDS, LONGEST_GAP_SECONDS, RATE_SECONDS, matters
 from store.records import InstanceRecord, ModelRecord, Resources
 
 START_MS = 1_700_000_000_000
@@ -252,7 +252,7 @@ class SimulatedMesh:
         overdue = self.now - instance.published_at >= LONGEST_GAP_SECONDS * 1_000
         if overdue or matters(instance.published, instance.record(self.now)):
             instance.due = True
-            gap = instance.published_at + LEAST_GAP_SECONDS * 1_000 - self.now
+            gap = instance.published_at + GAP_SECONDS * 1_000 - self.now
             self._later(max(0, int(gap)), lambda: self._publish(instance))
 
     def _publish(self, instance: Instance) -> None:
