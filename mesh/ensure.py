@@ -8,7 +8,7 @@ import structlog
 
 from mesh import copies
 from mesh.choice import MAX_ATTEMPTS, Candidates, OwnCopy, existing, further
-from mesh.constraints import TypeConstraints
+from mesh.constraints import TypeConstraints, allows
 from mesh.errors import (
     LoadFailedError,
     MeshError,
@@ -274,7 +274,8 @@ class Ensurer:
             return record.size
         if self._guard.terms is None:
             return NOTHING
-        if len(self._registry.instances) > 1:
+        own_labels = self._own_record().labels
+        if len(self._registry.instances) > 1 and allows(self._constraints().of(record.type), own_labels):
             info = ModelInfo(model_id, record.type, record.path, record.key)
             if predicted := await self._runtime.predict(info):
                 return predicted
@@ -338,13 +339,13 @@ class Ensurer:
         except LoadFailedError as error:
             log.warning("model not loaded", model=model_id, error=str(error))
             self._metrics.load_failures.inc()
-            await self._registry.update(model_id, copies.failed(self._own_id, self._now(), error))
+            await self._record(model_id, copies.failed(self._own_id, self._now(), error))
             raise
         except TooLargeError as error:
-            await self._registry.update(model_id, copies.too_large(self._own_id, error.size))
+            await self._record(model_id, copies.too_large(self._own_id, error.size))
             raise
         except (MeshError, asyncio.CancelledError):
-            await self._registry.update(model_id, copies.gone(self._own_id))
+            await self._record(model_id, copies.gone(self._own_id))
             raise
         load.routed.set_result(size)
         log.info("model loaded", model=model_id, bytes=size.memory)
@@ -354,3 +355,10 @@ class Ensurer:
             self._loader.unload(model_id)
             raise ModelNotFoundError(model_id)
         return size
+
+    async def _record(self, model_id: str, change: copies.Change) -> None:
+        """Notes how a load ended badly; what is wrong with the registry is not what the caller must know."""
+        try:
+            await self._registry.update(model_id, change)
+        except RegistryUnavailableError as error:
+            log.warning("failed load not registered", model=model_id, error=str(error))

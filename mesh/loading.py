@@ -179,12 +179,14 @@ class Loader:
 
     async def close(self) -> None:
         """Stops all work, leaving the server as it is."""
-        tasks = [job.task for job in self._jobs.values() if job.task] + list(self._unloads.values())
-        for job in list(self._jobs.values()):
+        self._terms = None
+        self._admission.slots = 0
+        for job in self._jobs.values():
             self._fail(job, RuntimeDownError("the instance is shutting down"))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := [job.task for job in self._jobs.values() if job.task] + list(self._unloads.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, job: _Job) -> None:
         model_id = job.info.model_id

@@ -29,7 +29,7 @@ from mesh.vmodels import VModels
 from store.base import Store
 from store.errors import StoreError
 from store.keys import Keyspace
-from store.records import ModelRecord, Resources
+from store.records import InstanceRecord, ModelRecord, Resources
 from store.session import Session
 from store.table import Entry
 
@@ -123,6 +123,7 @@ class MeshNode:
             now=now,
         )
         self.registry.models.subscribe(self._on_model)
+        self.registry.instances.subscribe(self._on_instance)
 
     @property
     def ready(self) -> bool:
@@ -324,6 +325,13 @@ class MeshNode:
             self._spawn(self._register(model_id))
         elif own in now.value.instances and not self.ensurer.is_here(model_id):
             self._deregister(model_id)
+
+    def _on_instance(
+        self, instance_id: str, before: Entry[InstanceRecord] | None, now: Entry[InstanceRecord] | None
+    ) -> None:
+        moved = before and (now is None or now.value.address != before.value.address)
+        if before and moved and instance_id != self._config.instance_id:
+            self._spawn(self.peers.forget(before.value.address))
 
     async def _register(self, model_id: str) -> None:
         """Somebody took our copy out of the registry, but it is here."""

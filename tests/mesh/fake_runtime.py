@@ -58,6 +58,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     """Models that it does not let go of."""
     understates: bool = False
     """Predicts a tenth of each size."""
+    predicted: list[str] = field(default_factory=list)
     statuses: int = 0
     predicts: bool = True
     knows_sessions: bool = False
@@ -154,6 +155,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     async def predictModelSize(self, request: Any, context: Context) -> PredictModelSizeResponse:  # noqa: N802
         if not self.predicts:
             await context.abort(StatusCode.UNIMPLEMENTED, "no predictions here")
+        self.predicted.append(request.modelId)
         size = parse(request.modelPath)[0]
         return PredictModelSizeResponse(sizeInBytes=size // 10 if self.understates else size)
 

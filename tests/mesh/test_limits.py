@@ -266,3 +266,33 @@ async def test_refusals_are_typed(mesh: Mesh) -> None:
     assert isinstance(caught.value, NoCapacityError)
     one.node.loader.check(urgent=True)
     await end(one, requests)
+
+
+async def test_a_failed_load_is_told_as_it_is_although_it_cannot_be_registered(mesh: Mesh) -> None:
+    one = await mesh.add()
+    one.runtime.gates["m"] = asyncio.Event()
+    await register(one, "m", "FAIL_broken")
+    request = asyncio.create_task(failure(one, "m"))
+    await until(lambda: one.runtime.loads == ["m"])
+    mesh.store.set_available(False)
+    one.runtime.gates["m"].set()
+    failed = await request
+    mesh.store.set_available(True)
+    assert failed.message == "FAILED_PRECONDITION: broken"
+
+
+async def test_the_connection_to_an_instance_that_has_gone_is_closed(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.node.peers.load(two.address, "m", last_used=1, urgent=True, patience_ms=None)
+    assert two.address in one.node.peers._channels
+    await two.stop()
+    await until(lambda: two.address not in one.node.peers._channels)
+
+
+async def test_a_server_is_not_asked_for_sizes_of_models_that_it_cannot_hold(mesh: Mesh) -> None:
+    mesh.constraints = TypeConstraints({"t": Requirement(required=("two",))})
+    one, two = await mesh.add("one"), await mesh.add("two", MM_LABELS="two")
+    await register(one, "m")
+    assert await one.bytes.request("m") == Route("two", two.address)
+    assert (one.runtime.predicted, two.runtime.predicted) == ([], ["m"])
