@@ -1,6 +1,7 @@
 """What happens at the limits: full lines, full memory, models that misbehave, one failure after another."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from grpc import StatusCode
@@ -9,7 +10,7 @@ from api.proto.model_mesh_pb2 import EnsureLoadedRequest, UnregisterModelRequest
 from mesh import loading
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
-from mesh.errors import MeshError, NoCapacityError
+from mesh.errors import MeshError, ModelNotFoundError, NoCapacityError
 from store.records import Resources
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.fake_bytes import Failed
@@ -296,3 +297,27 @@ async def test_a_server_is_not_asked_for_sizes_of_models_that_it_cannot_hold(mes
     await register(one, "m")
     assert await one.bytes.request("m") == Route("two", two.address)
     assert (one.runtime.predicted, two.runtime.predicted) == ([], ["m"])
+
+
+def what_the_client_sees(error: Exception) -> StatusCode:
+    return error.code if isinstance(error, MeshError) else StatusCode.INTERNAL
+
+
+def only_unknown_models_are_understood(error: Exception) -> StatusCode:
+    """The original's rule, its condition inverted: the branch for a lost registry runs for unknown models."""
+    return what_the_client_sees(error) if isinstance(error, ModelNotFoundError) else StatusCode.INTERNAL
+
+
+async def test_a_lost_registry_is_told_as_such(mesh: Mesh) -> None:
+    one = await mesh.add()
+    mesh.store.set_available(False)
+    with pytest.raises(MeshError) as caught:
+        await one.node.ensurer.ensure("unknown here", last_used=1, urgent=True)
+    mesh.store.set_available(True)
+
+    def check(rule: Callable[[Exception], StatusCode]) -> None:
+        assert rule(caught.value) is StatusCode.UNAVAILABLE
+
+    check(what_the_client_sees)
+    with pytest.raises(AssertionError):
+        check(only_unknown_models_are_understood)

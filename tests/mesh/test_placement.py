@@ -289,3 +289,25 @@ def test_what_the_default_asks_for_counts() -> None:
     check_default_counts(default_counts)
     with pytest.raises(AssertionError):
         check_default_counts(default_is_ignored)
+
+
+def preferred_labels_count(requirement: Requirement, labels: frozenset[str]) -> bool:
+    own = candidate("own", labels=frozenset(requirement.required))
+    return choose(own, candidate("other", labels=labels), requirement=requirement).instance_id == "other"
+
+
+def preferred_only_without_the_required(requirement: Requirement, labels: frozenset[str]) -> bool:
+    """The original's rule, at first: an instance that has what is required is not looked at for more."""
+    return not allows(requirement, labels) and preferred_labels_count(requirement, labels)
+
+
+def check_an_instance_can_have_what_is_required_and_preferred(
+    rule: Callable[[Requirement, frozenset[str]], bool],
+) -> None:
+    assert rule(Requirement(required=("a",), preferred=("gpu",)), frozenset({"a", "gpu"}))
+
+
+def test_an_instance_with_the_required_labels_can_be_preferred_too() -> None:
+    check_an_instance_can_have_what_is_required_and_preferred(preferred_labels_count)
+    with pytest.raises(AssertionError):
+        check_an_instance_can_have_what_is_required_and_preferred(preferred_only_without_the_required)
