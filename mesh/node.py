@@ -12,7 +12,7 @@ from mesh.bytes import BytePath, Miss
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.ensure import Ensurer
-from mesh.errors import DeadlineError, MeshError, ModelNotFoundError
+from mesh.errors import DeadlineError, MeshError, ModelNotFoundError, NoCapacityError
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
@@ -252,15 +252,22 @@ class MeshNode:
         if miss.failure is not None:
             excluded.discard(self._config.instance_id)
             await self._recover(model_id, miss.failure)
-        left = miss.deadline_ms
-        await self.ensurer.ensure(
-            model_id,
-            last_used=self._now(),
-            urgent=True,
-            excluded=excluded,
-            recorded=False,
-            deadline=None if left is None else self._now() + left,
-        )
+        while True:
+            left = miss.deadline_ms
+            try:
+                await self.ensurer.ensure(
+                    model_id,
+                    last_used=self._now(),
+                    urgent=True,
+                    excluded=excluded,
+                    recorded=False,
+                    deadline=None if left is None else self._now() + left,
+                )
+            except NoCapacityError:
+                if not _more_patient(left, miss.deadline_ms):
+                    raise
+            else:
+                break
         self.routes.flush()
 
     async def _recover(self, model_id: str, failure: str) -> None:
@@ -364,6 +371,11 @@ class MeshNode:
         task = asyncio.create_task(work)
         self._upkeep.add(task)
         task.add_done_callback(self._upkeep.discard)
+
+
+def _more_patient(before: int | None, now: int | None) -> bool:
+    """Whether a request has joined that can wait for longer; times left, in ms."""
+    return before is not None and (now is None or now > before)
 
 
 async def _within_deadline(miss: Miss, work: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ from mesh.constraints import Requirement, TypeConstraints
 from mesh.errors import MeshError, ModelNotFoundError, NoCapacityError
 from store.records import Resources
 from tests.mesh.conftest import Instance, Mesh
-from tests.mesh.fake_bytes import Failed
+from tests.mesh.fake_bytes import Failed, FakeMiss
 from tests.mesh.fake_runtime import FakeRuntime
 from tests.mesh.test_node import code, failure, register
 from tests.store.waiting import until
@@ -321,3 +321,29 @@ async def test_a_lost_registry_is_told_as_such(mesh: Mesh) -> None:
     check(what_the_client_sees)
     with pytest.raises(AssertionError):
         check(only_unknown_models_are_understood)
+
+
+class JoinedMiss(FakeMiss):
+    """A request without patience, which one with much has joined by the time it is refused."""
+
+    lefts = iter((10, 60_000, 60_000))
+
+    @property
+    def deadline_ms(self) -> int:  # type: ignore[override]
+        return next(self.lefts, 60_000)
+
+    @deadline_ms.setter
+    def deadline_ms(self, value: int | None) -> None:
+        """Has no say."""
+
+
+async def test_the_most_patient_of_the_waiting_requests_decides(mesh: Mesh) -> None:
+    one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
+    await learn(one, 100)
+    requests = await occupied(one, "a", "b", "c")
+    await register(one, "m")
+    miss = JoinedMiss("m", False, "m", [], None, None, asyncio.get_running_loop().create_future())  # noqa: FBT003
+    served = asyncio.create_task(one.node._serve(miss))
+    await until(lambda: one.node.loader.pending == 4)
+    await end(one, requests)
+    await served
