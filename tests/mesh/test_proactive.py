@@ -119,6 +119,30 @@ def test_models_go_only_where_their_type_may() -> None:
     assert ids(proactive.plan([("m", model())], instances, constraints, NOW)) == ["m"]
 
 
+def listed_types_only(
+    models: Models, instances: Mapping[str, InstanceRecord], constraints: TypeConstraints, now: int
+) -> list[Load]:
+    """The original's partitions, which know nothing of `_default`."""
+    listed = {name: requirement for name, requirement in constraints.types.items() if name != "_default"}
+    return proactive.plan(models, instances, TypeConstraints(listed), now)
+
+
+@pytest.mark.parametrize(
+    ("plan", "outcome"),
+    [
+        pytest.param(proactive.plan, nullcontext(), id="ours"),
+        pytest.param(listed_types_only, pytest.raises(AssertionError), id="original"),
+    ],
+)
+def test_types_that_are_not_listed_are_bound_by_the_default(
+    plan: Plan, outcome: AbstractContextManager[object]
+) -> None:
+    """[defect] The original would load them, in vain, wherever there is room."""
+    constraints = TypeConstraints({"_default": Requirement(required=("_no_runtime",))})
+    with outcome:
+        assert plan([("m", model())], {"one": instance()}, constraints, NOW) == []
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc, model_mesh_pb2_grpc
 from api.proto.model_mesh_pb2 import (
     GetStatusRequest,
+    GetVModelStatusRequest,
     ModelInfo,
     ModelStatusInfo,
     SetVModelRequest,
@@ -283,6 +285,81 @@ async def test_sigterm_ends_it_and_its_entry_in_the_registry(one: Process) -> No
         assert (await store.range("/mm/modelmesh-serving/v1/instances/")).items == []
     finally:
         await store.close()
+
+
+async def test_an_etcd_that_lost_everything_is_filled_again_while_models_go_on_serving(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    etcd = stack.enter_context(etcd_server(tmp_path))
+    process = Process("5f6d7-aaaaa", tmp_path, etcd, stack)
+    process.start_runtime()
+    process.start_mesh()
+    await process.wait_ready()
+    async with client(process) as user:
+        await user.deploy("v")
+        await asyncio.to_thread(etcd.stop)
+        assert await user.infer("v") == "v-1"
+        etcd.wipe()
+        await asyncio.to_thread(etcd.start)
+        store = await connect(EtcdConnection((etcd.endpoint,), f"/{tmp_path.name}"))
+        try:
+
+            async def is_back(kind: str) -> bool:
+                return len((await store.range(f"/mm/modelmesh-serving/v1/{kind}/")).items) == 1
+
+            for kind in ("registry", "vmodels", "instances"):
+                await until(lambda kind=kind: is_back(kind), 60)
+        finally:
+            await store.close()
+        assert await user.infer("v") == "v-1"
+        info = await user.mesh.getVModelStatus(GetVModelStatusRequest(vModelId="v"))
+        assert info.activeModelStatus.status == ModelStatusInfo.LOADED
+        assert (await user.deploy("w")).activeModelStatus.status == ModelStatusInfo.LOADED
+
+
+async def test_settings_that_the_controller_changes_take_effect(
+    tmp_path: Path, etcd: EtcdServer, stack: ExitStack
+) -> None:
+    constraints = tmp_path / "type_constraints"
+    constraints.write_text("{}")
+    environment = {"MM_TYPE_CONSTRAINTS_PATH": str(constraints), "MM_LABELS": "mt:t"}
+    process = Process("5f6d7-aaaaa", tmp_path, etcd, stack, environment)
+    process.start_runtime()
+    process.start_mesh()
+    await process.wait_ready()
+    async with client(process) as user:
+        await user.deploy("v")
+        await user.infer("v")
+        constraints.write_text('{"_default": {"required": ["_no_runtime"]}}')
+
+        names = (f"w{number}" for number in itertools.count())
+
+        async def has_no_home() -> bool:
+            answer = await user.deploy(next(names), sync=False)
+            return list(answer.activeModelStatus.errors) == [
+                "There are no running instances that meet the label requirements of type t: [_no_runtime]"
+            ]
+
+        await until(has_no_home)
+        assert await user.infer("v") == "v-1"
+        (tmp_path / "dataplane").write_text('{"rpcConfigs": {}, "allowOtherRpcs": false}')
+
+        async def is_refused() -> bool:
+            try:
+                await user.infer("v")
+            except AioRpcError as error:
+                return error.code() is StatusCode.UNIMPLEMENTED
+            return False
+
+        await until(is_refused)
+        constraints.write_text("{ nonsense")
+        (tmp_path / "dataplane").write_text(json.dumps(DATAPLANE_CONFIG))
+
+        async def is_served() -> bool:
+            return not await is_refused()
+
+        await until(is_served)
+        assert await has_no_home(), "what cannot be read leaves the last good setting in force"
 
 
 def static_models(path: str) -> dict[str, str]:

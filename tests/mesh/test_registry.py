@@ -11,7 +11,8 @@ from mesh.registry import Registry
 from store.base import Put
 from store.keys import Keyspace
 from store.memory import MemoryBackend, MemoryStore
-from store.records import ModelRecord
+from store.records import INSTANCES, InstanceRecord, ModelRecord
+from store.session import LEASE_SECONDS, Session
 
 KEYS = Keyspace("", service="modelmesh-serving")
 
@@ -90,3 +91,35 @@ async def test_a_store_that_is_away_is_told_as_such() -> None:
             await here.commit({"m": ModelRecord()})
         with pytest.raises(RegistryUnavailableError):
             await here.find("m")
+
+
+async def test_the_oldest_instance_leads_until_its_lease_ends() -> None:
+    now = 0.0
+    memory = MemoryBackend(clock=lambda: now)
+    async with registry(memory, "old") as old, registry(memory, "young") as young:
+        sessions = {}
+        for name, opened in (("old", old), ("young", young)):
+            sessions[name] = Session(MemoryStore(memory))
+            await sessions[name].put(opened.instances.key(name), INSTANCES.encode(InstanceRecord()))
+        for opened in (old, young):
+            await opened.instances.start()
+        assert (old.is_leader(), young.is_leader()) == (True, False)
+        now += LEASE_SECONDS - 1
+        await sessions["young"].put(young.instances.key("young"), INSTANCES.encode(InstanceRecord()))
+        memory.keep_alive(2)
+        now += 2
+        await young.instances.start()
+        assert young.is_leader(), "the other one did not extend its lease"
+        await sessions["old"].put(old.instances.key("old"), INSTANCES.encode(InstanceRecord()))
+        for opened in (old, young):
+            await opened.instances.start()
+        assert (old.is_leader(), young.is_leader()) == (False, True), "who comes back is the youngest"
+
+
+async def test_an_instance_that_leaves_does_not_lead() -> None:
+    memory = MemoryBackend()
+    async with registry(memory) as here:
+        for name, record in (("one", InstanceRecord(shutdown=True)), ("two", InstanceRecord())):
+            await MemoryStore(memory).txn([], [Put(here.instances.key(name), INSTANCES.encode(record))])
+        await here.instances.start()
+        assert not here.is_leader()

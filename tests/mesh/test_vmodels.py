@@ -314,5 +314,22 @@ async def test_another_leader_finishes_a_move(mesh: Mesh) -> None:
     await until(lambda: active(two) == "m2")
 
 
+async def test_vmodels_and_their_references_survive_a_wiped_store(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await set_vmodel(one, "m1", sync=True)
+    await until(lambda: active(two) == "m1")
+    mesh.store.set_available(False)
+    mesh.store.wipe()
+    mesh.store.set_available(True)
+    keys = one.node.registry.keys
+    await until(lambda: all(mesh.store.get(key) for key in (keys.vmodels + "v", keys.models + "m1")))
+    assert (await one.bytes.request("v", alias=True)).instance_id in {"one", "two"}
+    for instance in (one, two):
+        assert (await set_vmodel(instance, "m1")).status == VModelStatusInfo.DEFINED
+        assert refs(instance, "m1") == 1
+    await two.api.deleteVModel(DeleteVModelRequest(vModelId="v"))
+    await until(lambda: refs(one, "m1") is None and refs(two, "m1") is None)
+
+
 async def mesh_store_put(mesh: Mesh, key: str, value: bytes) -> None:
     assert (await MemoryStore(mesh.store).txn([], [Put(key, value)])).succeeded
