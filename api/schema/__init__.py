@@ -1,10 +1,11 @@
-"""Kubernetes' own definitions of pods and their parts, as structural schemas for our CRDs.
+"""Kubernetes' own definitions of its built-in kinds and their parts: for our CRDs, and to check objects with.
 
-`kubernetes.json` holds the definitions that `api.crd` needs, taken without their prose from the OpenAPI
-document of Kubernetes (`api/openapi-spec/swagger.json` of the version it names; Apache License 2.0,
-Copyright The Kubernetes Authors). `python -m api.schema SWAGGER VERSION` takes them anew.
+`kubernetes.json` holds the definitions in `ROOTS` with all they refer to, taken without their prose from the
+OpenAPI document of Kubernetes (`api/openapi-spec/swagger.json` of the version it names; Apache License 2.0,
+Copyright The Kubernetes Authors). `python -m api.schema SWAGGER VERSION` takes them anew. It is read when
+first asked for.
 
-Where a CRD must say things otherwise than OpenAPI does:
+`structural` gives a definition for use in a CRD. Where a CRD must say things otherwise than OpenAPI does:
 
 - quantities and int-or-string values carry the extension that the API server knows them by;
 - the metadata of a claim template is the part of ObjectMeta that a template may set;
@@ -12,12 +13,28 @@ Where a CRD must say things otherwise than OpenAPI does:
   `imagePullSecrets` allow them, and so did the original CRDs), and its keys are required or have a
   default;
 - fields of Kubernetes 1.28 which the original CRDs accept and later versions dropped are still accepted.
+
+`native` gives a definition as objects of the built-in kinds must fit it, that is, as kube-apiserver decodes
+them:
+
+- a quantity may be any number;
+- in a status nothing is required: a field that is left out is its type's zero;
+- lists are not keyed: which of them refuse duplicates is a rule of each kind.
+
+`published` gives definitions as they are, for an OpenAPI document.
 """
+
+from __future__ import annotations
 
 import functools
 import json
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from api.resource import Resource
 
 JSON = dict[str, Any]
 
@@ -26,7 +43,27 @@ _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
-ROOTS = (CORE + "PodSpec",)
+ROOTS = (
+    *(
+        CORE + kind
+        for kind in (
+            "ConfigMap",
+            "Endpoints",
+            "Event",
+            "Namespace",
+            "Node",
+            "PersistentVolumeClaim",
+            "Pod",
+            "Secret",
+            "Service",
+            "ServiceAccount",
+        )
+    ),
+    "io.k8s.api.apps.v1.Deployment",
+    "io.k8s.api.apps.v1.ReplicaSet",
+    "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+    "io.k8s.api.coordination.v1.Lease",
+)
 """Definitions that `kubernetes.json` holds, with all they refer to."""
 
 _NUMBER = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
@@ -48,6 +85,10 @@ _SPECIAL: dict[str, JSON] = {
         },
     },
 }
+_NATIVE: dict[str, JSON] = {
+    _INT_OR_STRING: _SPECIAL[_INT_OR_STRING],
+    _QUANTITY: {"anyOf": [{"type": "number"}, {"type": "string"}], "pattern": QUANTITY_PATTERN},
+}
 _STRING: JSON = {"type": "string"}
 _OLDER_FIELDS: dict[str, JSON] = {
     CORE + "PodResourceClaim": {
@@ -68,20 +109,26 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 _KEPT = {"type", "format", "required", "properties", "items", "additionalProperties", "x-kubernetes-map-type"}
 
 
-def extract(swagger: JSON, version: str) -> JSON:
-    """The content of `kubernetes.json`: `ROOTS` and all they refer to, without prose."""
-    definitions: JSON = {}
-    pending = list(ROOTS)
-    while pending:
-        name = pending.pop()
-        if name not in definitions and name not in _SPECIAL:
-            definitions[name] = _without_prose(swagger["definitions"][name])
-            pending.extend(_references(definitions[name]))
+def extract(swagger: JSON, version: str, roots: Iterable[str] = ROOTS) -> JSON:
+    """The content of `kubernetes.json`: `roots` and all they refer to, without prose."""
+    found = _closure(swagger["definitions"], roots)
+    definitions = {name: _without_prose(schema) for name, schema in found.items()}
     return {
         "origin": f"https://github.com/kubernetes/kubernetes {version} api/openapi-spec/swagger.json",
         "license": "Apache-2.0, Copyright The Kubernetes Authors",
         "definitions": dict(sorted(definitions.items())),
     }
+
+
+def _closure(definitions: JSON, roots: Iterable[str]) -> JSON:
+    found: JSON = {}
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = definitions[name]
+            pending.extend(_references(found[name]))
+    return found
 
 
 def _without_prose(schema: JSON) -> JSON:
@@ -103,9 +150,52 @@ def _references(schema: JSON) -> list[str]:
 
 @functools.cache
 def _definitions() -> JSON:
-    document: JSON = json.loads(files(__name__).joinpath("kubernetes.json").read_text())
+    document: JSON = json.loads(Path(__file__).with_name("kubernetes.json").read_text())
     definitions: JSON = document["definitions"]
     return definitions
+
+
+def definition_of(resource: Resource) -> str:
+    """The name of the definition of a built-in kind, empty when `kubernetes.json` does not hold it."""
+    package = resource.group.removesuffix(".k8s.io") or "core"
+    name = f"io.k8s.api.{package}.{resource.version}.{resource.kind}"
+    return name if name in ROOTS else ""
+
+
+def published(names: Iterable[str]) -> JSON:
+    """Definitions and all they refer to, by name; references start with `#/definitions/`. Read only."""
+    return _closure(_definitions(), names)
+
+
+@functools.cache
+def native(name: str, *, status: bool = False) -> JSON:
+    """One of Kubernetes' definitions with everything it refers to in place, to check objects with.
+
+    What is referred to is shared between all that refer to it: read only.
+
+    Raises:
+        KeyError: `kubernetes.json` does not hold the definition; add it to `ROOTS`.
+    """
+    return _NATIVE.get(name) or _native(_definitions()[name], status=status)
+
+
+def _native(schema: JSON, *, status: bool) -> JSON:
+    if "$ref" in schema:
+        return native(schema["$ref"].rpartition("/")[2], status=status)
+    out: JSON = {key: value for key, value in schema.items() if key in {"type", "format"}}
+    if "required" in schema and not status:
+        out["required"] = schema["required"]
+    if "properties" in schema:
+        out["properties"] = {
+            name: _native(value, status=status or name == "status")
+            for name, value in schema["properties"].items()
+        }
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            out[key] = _native(schema[key], status=status)
+    if out.get("type") == "object" and not out.keys() & {"properties", "additionalProperties"}:
+        out["x-kubernetes-preserve-unknown-fields"] = True
+    return out
 
 
 def structural(name: str) -> JSON:

@@ -1,7 +1,7 @@
 """OpenAPI documents: for `kubectl explain`, and for `kubectl apply` to see that the server validates fields.
 
-Custom resources appear with the schema of their definition. Built-in kinds appear with their outline only:
-the server does not check their fields, and `kubectl` knows these types itself.
+Custom resources appear with the schema of their definition, built-in kinds with Kubernetes' own definitions,
+which have no descriptions here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from api.schema import definition_of, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,10 +88,7 @@ class Documents:
         """Return everything as one Swagger 2.0 document."""
         self._refresh()
         if not self._v2:
-            prefix = "#/definitions/"
-            definitions = {_name(kind): _object_schema(kind, prefix) for kind in self._kinds} | {
-                _META: _OBJECT_META
-            }
+            definitions = _schemas(self._kinds)
             paths = {path: item for kind in self._kinds for path, item in _paths(kind, _operation_2)}
             document = {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": definitions}
             self._v2 = msgspec.json.encode(document)
@@ -103,14 +102,21 @@ class Documents:
         by_path: dict[str, list[ServedKind]] = {}
         for kind in kinds:
             by_path.setdefault(_prefix(kind).strip("/"), []).append(kind)
-        self._v3 = {path: msgspec.json.encode(_document_3(members)) for path, members in by_path.items()}
+        self._v3 = {path: _document_3(members) for path, members in by_path.items()}
 
 
-def _document_3(kinds: list[ServedKind]) -> JSON:
-    prefix = "#/components/schemas/"
-    schemas = {_name(kind): _object_schema(kind, prefix) for kind in kinds} | {_META: _OBJECT_META}
+def _document_3(kinds: list[ServedKind]) -> bytes:
     paths = {path: item for kind in kinds for path, item in _paths(kind, _operation_3)}
-    return {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": schemas}}
+    schemas = _schemas(kinds)
+    document = {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": schemas}}
+    return msgspec.json.encode(document).replace(b'"#/definitions/', b'"#/components/schemas/')
+
+
+def _schemas(kinds: Iterable[ServedKind]) -> JSON:
+    """Return the schemas of `kinds` with all they refer to; references start with `#/definitions/`."""
+    native = {name for kind in kinds if (name := definition_of(kind.resource))}
+    own = {_name(kind): _object_schema(kind) for kind in kinds if _name(kind) not in native}
+    return published(native) | own | {_META: _OBJECT_META}
 
 
 def _prefix(kind: ServedKind) -> str:
@@ -120,7 +126,9 @@ def _prefix(kind: ServedKind) -> str:
 
 def _name(kind: ServedKind) -> str:
     resource = kind.resource
-    group = ".".join(reversed(resource.group.split("."))) or "io.k8s.api.core"
+    if name := definition_of(resource):
+        return name
+    group = ".".join(reversed(resource.group.split(".")))
     return f"{group}.{resource.version}.{resource.kind}"
 
 
@@ -129,7 +137,7 @@ def _identity(kind: ServedKind) -> JSON:
     return {"group": resource.group, "version": resource.version, "kind": resource.kind}
 
 
-def _object_schema(kind: ServedKind, prefix: str) -> JSON:
+def _object_schema(kind: ServedKind) -> JSON:
     outline: JSON = {
         "type": "object",
         "properties": {"spec": {"type": "object"}, "status": {"type": "object"}},
@@ -139,7 +147,10 @@ def _object_schema(kind: ServedKind, prefix: str) -> JSON:
         **schema.get("properties", {}),
         "apiVersion": {"type": "string", "description": "Group and version of the schema of this object."},
         "kind": {"type": "string", "description": "What this object is."},
-        "metadata": {"allOf": [{"$ref": prefix + _META}], "description": "Standard object's metadata."},
+        "metadata": {
+            "allOf": [{"$ref": f"#/definitions/{_META}"}],
+            "description": "Standard object's metadata.",
+        },
     }
     schema["x-kubernetes-group-version-kind"] = [_identity(kind)]
     return schema
@@ -154,7 +165,7 @@ def _paths(kind: ServedKind, operation: Any) -> Iterable[tuple[str, JSON]]:
 
 
 def _operation_3(kind: ServedKind, action: str) -> JSON:
-    schema = {"$ref": f"#/components/schemas/{_name(kind)}"}
+    schema = {"$ref": f"#/definitions/{_name(kind)}"}
     operation: JSON = {
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": _identity(kind),

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from api.schema import CORE, QUANTITY_PATTERN, extract, structural
+from api.core import CRD, DEPLOYMENT, POD
+from api.schema import CORE, QUANTITY_PATTERN, ROOTS, definition_of, extract, native, published, structural
 
 SWAGGER = {
     "definitions": {
@@ -27,7 +28,7 @@ SWAGGER = {
 
 
 def test_extraction_takes_what_is_referred_to_and_no_prose() -> None:
-    document = extract(SWAGGER, "v9")
+    document = extract(SWAGGER, "v9", [CORE + "PodSpec"])
     assert "v9" in document["origin"]
     assert "Apache-2.0" in document["license"]
     definitions = document["definitions"]
@@ -64,6 +65,34 @@ def test_lists_in_which_pods_allow_duplicates_are_not_keyed(name: str) -> None:
 def test_each_use_of_a_definition_is_its_own_copy() -> None:
     structural(CORE + "Container")["properties"].clear()
     assert structural(CORE + "Container")["properties"]
+
+
+def test_a_built_in_kind_has_its_definition() -> None:
+    assert definition_of(POD) == CORE + "Pod"
+    assert definition_of(DEPLOYMENT) == "io.k8s.api.apps.v1.Deployment"
+    assert not definition_of(CRD)
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_a_native_schema_refers_to_nothing(name: str) -> None:
+    assert "$ref" not in str(native(name))
+    assert native(name)["type"] == "object"
+
+
+def test_nothing_is_required_in_a_status_and_nothing_is_keyed() -> None:
+    pod = native(CORE + "Pod")
+    assert "required" not in str(pod["properties"]["status"])
+    assert pod["properties"]["spec"]["required"] == ["containers"]
+    assert "x-kubernetes-list-type" not in str(pod)
+
+
+def test_published_definitions_are_closed() -> None:
+    definitions = published([CORE + "Secret"])
+    assert CORE + "Secret" in definitions
+    assert CORE + "PodSpec" not in definitions
+    names = set(re.findall(r"#/definitions/([\w.]+)", str(definitions)))
+    assert names
+    assert names <= definitions.keys()
 
 
 @pytest.mark.parametrize("text", ["1", "500m", "1Gi", "0.5", ".5", "-1", "+1k", "1e3", "1E-3", "12.", "5u"])

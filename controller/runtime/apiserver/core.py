@@ -268,7 +268,7 @@ class Core:
     ) -> Snapshot:
         """Check and store a new object, which the server owns from here on."""
         self._check_namespace(kind, new)
-        decoding.decode(kind, new, options)
+        decoding.decode(kind, new, None, options)
         if kind.has_status:
             new.pop("status", None)
         metadata.begin(new, self.clock())
@@ -300,7 +300,7 @@ class Core:
         """Check a changed object against the present one and store it."""
         subresources.check(kind, subresource)
         requests.check_identity(kind, old, new)
-        decoding.decode(kind, new, options)
+        decoding.decode(kind, new, old, options)
         managed = new["metadata"].get("managedFields")
         new = subresources.own_part(kind, old, new, subresource)
         metadata.keep_server_fields(new, old)

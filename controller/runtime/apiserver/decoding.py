@@ -1,7 +1,9 @@
 """From what a client sent to an object the server stores: field validation, pruning, defaults, rules.
 
-A field the schema does not know is refused (`Strict`), dropped with a warning (`Warn`), or just dropped
-(`Ignore`), as the client asks; `kubectl` asks for `Strict`. Refusals carry kube-apiserver's wording.
+Fields of a custom resource are checked against the schema of its definition, those of a built-in kind against
+Kubernetes' own. A field the schema does not know is refused (`Strict`), dropped with a warning (`Warn`), or
+just dropped (`Ignore`), as the client asks; `kubectl` asks for `Strict`. Refusals carry kube-apiserver's
+wording.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from controller.runtime.apiserver import metadata, schema
+from controller.runtime.apiserver import fields, metadata, schema
 from controller.runtime.apiserver.values import drop_nulls
 from controller.runtime.errors import BadRequest, Invalid
 
@@ -47,11 +49,13 @@ class WriteOptions:
     warnings: list[str] = field(default_factory=list)
 
 
-def decode(kind: ServedKind, obj: JSON, options: WriteOptions) -> None:
-    """Prune and default `obj` in place.
+def decode(kind: ServedKind, obj: JSON, old: JSON | None, options: WriteOptions) -> None:
+    """Prune `obj`, in place.
 
     Raises:
-        BadRequest: metadata has fields of the wrong type, or with `Strict` there are unknown fields.
+        BadRequest: metadata or a built-in kind has fields of the wrong type, or with `Strict` there are
+            unknown fields.
+        Invalid: a built-in kind lacks required fields.
     """
     wrong = [*metadata.wrong_types(obj["metadata"])]
     if wrong:
@@ -60,8 +64,14 @@ def decode(kind: ServedKind, obj: JSON, options: WriteOptions) -> None:
     unknown = [f"metadata.{name}" for name in obj["metadata"] if name not in metadata.FIELD_TYPES]
     for path in unknown:
         del obj["metadata"][path.removeprefix("metadata.")]
+    missing: list[Cause] = []
     if kind.schema is None:
         drop_nulls(obj)
+        found = fields.prune(kind.resource, obj, old)
+        if found.wrong:
+            raise _undecodable(kind, ", ".join(map(str, found.wrong)))
+        unknown += found.unknown
+        missing = found.missing
     else:
         unknown += schema.prune(kind.schema, obj)
     if unknown and options.field_validation is FieldValidation.STRICT:
@@ -69,6 +79,8 @@ def decode(kind: ServedKind, obj: JSON, options: WriteOptions) -> None:
         raise _undecodable(kind, f"strict decoding error: {listed}")
     if options.field_validation is FieldValidation.WARN:
         options.warnings.extend(f'unknown field "{path}"' for path in unknown)
+    if missing:
+        raise refusal(kind, obj["metadata"].get("name", ""), missing)
 
 
 def _undecodable(kind: ServedKind, cause: str) -> BadRequest:

@@ -57,7 +57,7 @@ class ServedKind:
         categories: groups such as `all`.
         has_status: whether `status` is a subresource of its own.
         scale: paths of the `scale` subresource; None: there is none.
-        schema: structural schema of a custom resource; None for a built-in kind, which has none here.
+        schema: structural schema of a custom resource; None for a built-in kind, which `api.schema` defines.
         columns: columns of its table after the name.
         selectable: paths a field selector may use.
         prepare: fills in, in place, what the API server gives a new or changed object of the kind.

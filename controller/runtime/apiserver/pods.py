@@ -61,7 +61,7 @@ def _name(entry: JSON, path: str, taken: set[str]) -> Iterator[Cause]:
     name = entry.get("name")
     if not name:
         yield required(f"{path}.name")
-    elif not isinstance(name, str) or not DNS_LABEL.fullmatch(name):
+    elif not DNS_LABEL.fullmatch(name):
         yield invalid(f"{path}.name", name, _LABEL_RULE)
     elif name in taken:
         yield duplicate(f"{path}.name", name)
@@ -75,8 +75,6 @@ def _check_container(container: JSON, path: str, volumes: set[Any]) -> Iterator[
     for index, variable in enumerate(container.get("env") or ()):
         if not variable.get("name"):
             yield required(f"{path}.env[{index}].name")
-        if not isinstance(variable.get("value", ""), str):
-            yield invalid(f"{path}.env[{index}].value", variable["value"], "must be a string")
     yield from _check_mounts(container, path, volumes)
     for index, port in enumerate(container.get("ports") or ()):
         number = port.get("containerPort")

@@ -1,4 +1,4 @@
-"""Structural schemas of custom resources: what is unknown, what is missing, what is wrong.
+"""Structural schemas: what is unknown, what is missing, what is wrong.
 
 Three passes over an object, in kube-apiserver's order: `prune` takes out fields the schema does not name,
 `default` fills in what it gives values for, `validate` lists what breaks it. The wording of a cause is
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING: Final = "x-kubernetes-int-or-string"
 EMBEDDED: Final = "x-kubernetes-embedded-resource"
+REQUIRED: Final = "FieldValueRequired"
+"""Reason of a cause that names a missing field."""
 _RANGES: Final = {"int32": 2**31, "int64": 2**63}
 _OBJECT_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata"})
 
@@ -45,7 +47,7 @@ class Cause(NamedTuple):
 
 def required(field: str, detail: str = "") -> Cause:
     """Return the cause for a field that is missing."""
-    return Cause(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
+    return Cause(field, REQUIRED, f"Required value: {detail}" if detail else "Required value")
 
 
 def invalid(field: str, value: Any, detail: str) -> Cause:

@@ -190,6 +190,22 @@ async def test_a_wrong_type_is_refused_by_field(kubectl: Any, isvc: JSON, value:
     assert "must be of type" in refused.err
 
 
+async def test_built_in_kinds_are_checked_and_explained(kubectl: Any) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringdata": {"k": "v"}}
+    refused = await kubectl.run("apply", "-f", "-", stdin=json.dumps(secret))
+    assert refused.code == 1
+    assert 'strict decoding error: unknown field "stringdata"' in refused.err
+    warned = await kubectl("apply", "--validate=warn", "-f", "-", stdin=json.dumps(secret))
+    assert 'Warning: unknown field "stringdata"' in warned
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": ["a"]}
+    refused = await kubectl.run("apply", "-f", "-", stdin=json.dumps(config))
+    assert refused.code == 1
+    assert "data in body must be of type object" in refused.err
+    assert "image\t<string>" in await kubectl("explain", "pod.spec.containers")
+    assert "template\t<PodTemplateSpec> -required-" in await kubectl("explain", "deployment.spec")
+    assert "limits\t<map[string]" in await kubectl("explain", "pod.spec.containers.resources")
+
+
 async def test_text_that_is_no_manifest_is_refused(kubectl: Any) -> None:
     assert "error" in (await kubectl.run("apply", "-f", "-", stdin="a: [")).err
     no_kind = await kubectl.run("apply", "-f", "-", stdin="apiVersion: v1\n")

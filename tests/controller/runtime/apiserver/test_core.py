@@ -176,7 +176,7 @@ class TestFieldValidation:
             await client.create(DEPLOYMENT, deployment)
         assert "`selector` does not match template `labels`" in caught.value.message
         assert 'volumeMounts[0].name: Not found: "nope"' in caught.value.message
-        with pytest.raises(BadRequest, match="wrong type"):
+        with pytest.raises(BadRequest, match="spec in body must be of type object"):
             await client.create(DEPLOYMENT, {"metadata": {"name": "d", "namespace": "ns"}, "spec": "text"})
 
 
