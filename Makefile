@@ -44,11 +44,16 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 	$(RUN) pytest -q
 
 .PHONY: bench
-bench: bench-local ## Run every benchmark; tables on standard output, figures in bench/results
+bench: bench-local bench-mesh ## Run every benchmark; tables on standard output, figures in bench/results
 
 .PHONY: bench-local
 bench-local: setup ## Measure Modelmesh against its model server called directly
 	@$(RUN) python -m bench.local
+
+.PHONY: bench-mesh
+bench-mesh: setup ## Measure the mesh under churn and at scale, with an echo server in place of a model server
+	@$(RUN) python -m bench.mesh
+	$(RUN) python -m bench.simulation
 
 .PHONY: bench-check
 bench-check: setup ## Fail where a figure in bench/results has left its range
