@@ -19,10 +19,9 @@ from tests.mesh.test_node import code, failure, register
 from tests.store.waiting import until
 
 
-async def learn(instance: Instance, load_ms: int) -> None:
-    """Has the instance see how long a load takes."""
-    await register(instance, "lesson", f"SIZE_1000_{load_ms}_0")
-    await instance.bytes.request("lesson")
+def learn(instance: Instance, load_ms: int) -> None:
+    """Lets the instance have seen how long loads take."""
+    instance.node.loader._admission._load_ms = load_ms
 
 
 async def occupied(instance: Instance, *names: str) -> list["asyncio.Task[Route]"]:
@@ -45,7 +44,7 @@ async def end(instance: Instance, requests: list["asyncio.Task[Route]"]) -> None
 
 async def test_a_request_whose_turn_would_come_too_late_is_refused_at_once_with_a_hint(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
-    await learn(one, 100)
+    learn(one, 100)
     requests = await occupied(one, *(f"m{number}" for number in range(20)))
     await register(one, "late")
     failed = await failure(one, "late", deadline_ms=1_000)
@@ -60,14 +59,14 @@ async def test_a_request_whose_turn_would_come_too_late_is_refused_at_once_with_
 
 async def test_a_request_with_little_time_is_served_where_nobody_is_before_it(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1))
-    await learn(one, 100)
+    learn(one, 100)
     await register(one, "m")
     assert await one.bytes.request("m", deadline_ms=90) == Route("one", None)
 
 
 async def test_background_loads_do_not_use_up_a_requests_patience(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
-    await learn(one, 100)
+    learn(one, 100)
     requests = await occupied(one, "first")
     for number in range(30):
         await register(one, f"m{number}")
@@ -85,7 +84,7 @@ async def test_a_full_line_at_the_instance_with_room_is_told_to_the_caller(mesh:
     mesh.constraints = TypeConstraints({"t": Requirement(required=("two",))})
     one = await mesh.add("one")
     two = await mesh.add("two", FakeRuntime(load_slots=1, capacity=100_000), MM_LABELS="two")
-    await learn(one, 100)
+    learn(one, 100)
     requests = await occupied(two, *(f"m{number}" for number in range(20)))
     await register(one, "late")
     failed = await failure(one, "late", deadline_ms=1_000)
@@ -260,7 +259,7 @@ async def test_decisions_are_counted_by_their_reasons(mesh: Mesh) -> None:
 
 async def test_refusals_are_typed(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
-    await learn(one, 50)
+    learn(one, 50)
     requests = await occupied(one, "a", "b", "c")
     with pytest.raises(MeshError) as caught:
         one.node.loader.check(urgent=True, deadline=mesh.clock() + 1)
@@ -339,7 +338,7 @@ class JoinedMiss(FakeMiss):
 
 async def test_the_most_patient_of_the_waiting_requests_decides(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
-    await learn(one, 100)
+    learn(one, 100)
     requests = await occupied(one, "a", "b", "c")
     await register(one, "m")
     miss = JoinedMiss("m", False, "m", [], None, None, asyncio.get_running_loop().create_future())  # noqa: FBT003
