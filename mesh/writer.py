@@ -6,6 +6,7 @@ transaction, each with its own comparison; changes of one model that wait togeth
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -18,6 +19,10 @@ from store.table import Table
 
 MAX_CONFLICTS = 100
 """Lost races for one record before giving up; each means that another writer got ahead."""
+
+LINGER_SECONDS = 0.005
+"""How long a change that nobody waits for stays open for more of its kind: a quick load's claim, its end and
+the eviction that made room for it are then one write."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +45,7 @@ class RecordWriter:
         self._conflicts: dict[str, int] = {}
         self._flying: frozenset[str] = frozenset()
         self._work: asyncio.Task[None] | None = None
+        self._urgent = asyncio.Event()
 
     async def apply(self, model_id: str, change: Change) -> ModelRecord | None:
         """Returns what holds after the change; see `Registry.update`."""
@@ -47,10 +53,12 @@ class RecordWriter:
             before = self._shown(model_id)
             if not self._differs(model_id, before, change(before)):
                 return before
-        return await self._enqueue(model_id, change)
+        done = self._enqueue(model_id, change)
+        self._urgent.set()
+        return await done
 
     def post(self, model_id: str, change: Change) -> None:
-        """Applies a change that nobody waits for; that it could not be applied is logged."""
+        """Applies a change that nobody waits for, soon; that it could not be applied is logged."""
 
         def end(done: asyncio.Future[ModelRecord | None]) -> None:
             if not done.cancelled() and (error := done.exception()):
@@ -79,12 +87,20 @@ class RecordWriter:
     async def _write(self) -> None:
         try:
             while self._waiting:
+                await self._linger()
                 await self._write_batch()
         finally:
             self._work = None
             for waiting in self._waiting.values():
                 _give_up(waiting)
             self._waiting.clear()
+
+    async def _linger(self) -> None:
+        """Waits for more changes until somebody waits for one of them."""
+        if not self._urgent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._urgent.wait()
 
     async def _write_batch(self) -> None:
         taken: dict[str, tuple[list[_Waiting], list[ModelRecord | None]]] = {}
@@ -151,6 +167,7 @@ class RecordWriter:
         lost = self._conflicts[model_id] = self._conflicts.get(model_id, 0) + 1
         if lost < MAX_CONFLICTS:
             self._waiting[model_id] = waiting + self._waiting.get(model_id, [])
+            self._urgent.set()
             return
         del self._conflicts[model_id]
         text = f"the record of model {model_id} was changed {lost} times by others meanwhile"
