@@ -7,6 +7,7 @@ where there is room for them.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 
 import structlog
 
@@ -155,11 +156,9 @@ class Housekeeper:
 
 
 def _impossible(models: list[tuple[str, ModelRecord]], now: int) -> list[str]:
-    return [model_id for model_id, record in models if repair.plausible(record, now) is not record]
+    return [model_id for model_id, record in models if not repair.is_plausible(record, now)]
 
 
 def _miscounted(models: list[tuple[str, ModelRecord]], vmodels: list[VModelRecord]) -> dict[str, Miscount]:
-    actual: Counter[str] = Counter()
-    for vmodel in vmodels:
-        actual.update(references.referred(vmodel))
-    return {id_: (record.refs, actual[id_]) for id_, record in models if record.refs != actual[id_]}
+    actual = Counter(chain.from_iterable(map(references.referred, vmodels)))
+    return {id_: (record.refs, actual[id_]) for id_, record in models if record.refs != actual.get(id_, 0)}

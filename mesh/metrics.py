@@ -50,6 +50,9 @@ class PolicyMetrics:
         )
         self._used_bps = self._gauge("modelmesh_instance_used_bps", "Used memory in 1/100 % of the capacity")
         self._models = self._gauge("modelmesh_instance_models_total", "Copies on this instance")
+        self.corrupt_records = self._gauge(
+            "modelmesh_registry_corrupt_records", "Registry records that cannot be read; the log names them"
+        )
 
     def instance(self, record: InstanceRecord, now: int) -> None:
         """Sets the gauges; `now` in ms since 1970."""

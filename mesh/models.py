@@ -98,7 +98,8 @@ class Models:
             if record is not None and record.refs > 0:
                 raise PreconditionError(f"model {model_id} is in use by {record.refs} vmodel(s)")
 
-        await self.look_up(model_id)
+        if self._registry.peek(model_id) is None:
+            await self._registry.refresh(model_id)
         await self._registry.update(model_id, change)
 
     async def want(self, model_id: str, *, last_used: int, sync: bool, touch: bool = True) -> None:

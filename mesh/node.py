@@ -361,6 +361,7 @@ class MeshNode:
             self.presence.count(self._requests)
             self._requests = 0
             self.metrics.instance(self.presence.record(), self._now())
+            self.metrics.corrupt_records.set(self.registry.corrupt)
 
     def _note_use(self) -> None:
         for model_id, count, last_used in self.byte_path.usage():

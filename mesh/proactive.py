@@ -106,8 +106,10 @@ def _groups(
 
 
 def _wanting(record: ModelRecord, live: Mapping[str, InstanceRecord], now: int) -> bool:
-    if any(id_ in live for id_ in record.instances):
+    if record.instances and any(id_ in live for id_ in record.instances):
         return False
+    if not record.failed:
+        return True
     failed = [id_ for id_ in record.failed if id_ in live]
     return len(failed) <= MAX_FAILURES and all(copies.retry_at(record, id_) <= now for id_ in failed)
 

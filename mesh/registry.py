@@ -69,6 +69,11 @@ class Registry:
         """Gives up changes that are not written yet."""
         await self._writer.close()
 
+    @property
+    def corrupt(self) -> int:
+        """Records that cannot be read."""
+        return self.models.corrupt + self.vmodels.corrupt + self.instances.corrupt
+
     def live(self, instance_id: str) -> bool:
         """Whether an instance is there and stays."""
         row = self.instances.get(instance_id)

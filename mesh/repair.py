@@ -93,6 +93,14 @@ def impossible(time: int, now: int) -> bool:
     return not 0 <= time <= now + SKEW_MS
 
 
+def is_plausible(record: ModelRecord, now: int) -> bool:
+    """Whether `plausible` would change nothing. Quick: it is asked of every model there is."""
+    latest = now + SKEW_MS
+    if not (0 <= record.last_used <= latest and 0 <= record.last_unload <= latest):
+        return False
+    return not (record.instances or record.failed) or plausible(record, now) is record
+
+
 def plausible(record: ModelRecord, now: int) -> ModelRecord:
     """The record with impossible times corrected; itself where there are none."""
     maps = {"instances": record.instances, "loaded": record.loaded, "failed": record.failed}

@@ -114,6 +114,8 @@ class VModels:
         """Removes a vmodel; an unknown one, or one of another owner, is left as it is."""
         if not vmodel_id:
             raise InvalidRequestError("must provide non-empty vModelId")
+        if vmodel_id not in self._registry.vmodels:
+            await self._registry.refresh_vmodel(vmodel_id)
         for _ in range(MAX_CONFLICTS):
             current = await self._registry.find_vmodel(vmodel_id)
             if current is None and not self._registry.vmodels.is_corrupt(vmodel_id):

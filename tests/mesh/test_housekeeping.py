@@ -149,3 +149,19 @@ async def test_an_instance_that_comes_back_in_time_keeps_its_copies(mesh: Mesh) 
     mesh.clock.ahead_ms += 500_000
     await one.node.housekeeper.prune()
     assert "two" in record(one, "m").loaded
+
+
+async def test_records_that_cannot_be_read_are_counted_and_hurt_no_other(mesh: Mesh) -> None:
+    one = await mesh.add()
+    registry = one.node.registry
+    for table in (registry.models, registry.vmodels, registry.instances):
+        await MemoryStore(mesh.store).txn([], [Put(table.key("bad"), b"{ nonsense")])
+    await register(one, "good")
+    await until(lambda: "modelmesh_registry_corrupt_records 3.0" in one.node.metrics.text())
+    await one.node.housekeeper.sweep()
+    await one.node.housekeeper.prune()
+    await one.node.janitor.tidy()
+    assert await one.bytes.request("good")
+    await register(one, "bad")
+    assert await one.bytes.request("bad")
+    await until(lambda: registry.corrupt == 1)

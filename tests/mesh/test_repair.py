@@ -132,6 +132,8 @@ def test_impossible_times_are_corrected_and_others_kept(
     record = ModelRecord(instances=instances, failed=failed, last_used=last_used, last_unload=last_unload)
     after = repair.plausible(record, NOW)
     assert repair.plausible(after, NOW) is after
+    assert repair.is_plausible(after, NOW)
+    assert repair.is_plausible(record, NOW) is (after == record)
     assert after.instances.keys() == instances.keys()
     for before, now in [*zip(instances.values(), after.instances.values(), strict=True)]:
         assert now == (NOW if repair.impossible(before, NOW) else before)
