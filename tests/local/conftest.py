@@ -39,8 +39,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(os.environ.get('GREETING', '').encode())
     def log_message(self, *_): pass
+server = http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler)
 print('listening on', os.environ['PORT'], flush=True)
-http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+server.serve_forever()
 """
 """Answers on $PORT; /ready is 200 once a file named `ready` is in its working folder."""
 
