@@ -24,7 +24,7 @@ from mesh.guard import RuntimeGuard
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.peer import Peers
-from mesh.placement import Candidate, Placement, Reason, Wish, place
+from mesh.placement import Candidate, Placement, Reason
 from mesh.registry import Registry
 from mesh.routes import Routes
 from mesh.runtime import ModelInfo, Runtime
@@ -209,11 +209,11 @@ class Ensurer:
     def no_home(self, model_type: str) -> NoHomeError | None:
         """The error for models of a type that no running instance may hold."""
         requirement = self._constraints().of(model_type)
-        wish = Wish(requirement, NOTHING, self._now())
-        decision = place(wish, self._candidates(), own_id=self._own_id, now=self._now())
-        if decision.reason is Reason.NO_LABELS:
-            return NoHomeError(model_type, requirement.required)
-        return None
+        if not requirement.required:
+            return None
+        if any(allows(requirement, candidate.labels) for candidate in self._candidates()):
+            return None
+        return NoHomeError(model_type, requirement.required)
 
     async def close(self) -> None:
         """Gives up what is under way."""
