@@ -84,7 +84,7 @@ async def test_a_full_line_at_the_instance_with_room_is_told_to_the_caller(mesh:
     mesh.constraints = TypeConstraints({"t": Requirement(required=("two",))})
     one = await mesh.add("one")
     two = await mesh.add("two", FakeRuntime(load_slots=1, capacity=100_000), MM_LABELS="two")
-    learn(one, 100)
+    learn(two, 100)
     requests = await occupied(two, *(f"m{number}" for number in range(20)))
     await register(one, "late")
     failed = await failure(one, "late", deadline_ms=1_000)
