@@ -183,6 +183,9 @@ async def test_deploy_and_infer_on_both_protocols(one: Process) -> None:
             assert (await rest.get("/v2/health/ready")).status_code == 200
             assert (await rest.post("/v2/models/nobody/infer", json=body)).status_code == 404
             metrics = (await rest.get(one.url("metrics", "/metrics"))).text
+        old_name = user.channel.unary_unary("/com.ibm.watson.tas.proto.TasRuntime/getModelStatus")
+        answer = await old_name(GetStatusRequest(modelId="v-1").SerializeToString())
+        assert ModelStatusInfo.FromString(answer).status == ModelStatusInfo.LOADED
         assert "modelmesh_loadmodel_milliseconds_count 1.0" in metrics
         assert "modelmesh_api_request_milliseconds" in metrics
         assert one.status("probe", "/live") == 200
