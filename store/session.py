@@ -33,12 +33,17 @@ class Session:
         self._lease = 0
         self._keys: dict[str, bytes] = {}
         self._lock = asyncio.Lock()
+        self._ended = False
 
     async def put(self, key: str, value: bytes) -> None:
-        """Writes a key of this session, now and whenever the lease is made anew. Raises StoreError."""
-        self._keys[key] = value
+        """Writes a key of this session, now and whenever the lease is made anew. Raises StoreError.
+
+        After the end it does nothing: who is still at work then must not leave keys behind.
+        """
         async with self._lock:
-            await self._write({key: value})
+            if not self._ended:
+                self._keys[key] = value
+                await self._write({key: value})
 
     async def remove(self, key: str) -> None:
         """Removes a key of this session. Raises StoreError."""
@@ -50,11 +55,10 @@ class Session:
         """Keeps the lease alive until cancelled. An outage is waited for; a lost lease is replaced."""
         while True:
             await asyncio.sleep(self._interval)
-            if not self._lease:
-                continue
             try:
                 async with self._lock:
-                    await self._store.keep_alive(self._lease)
+                    if self._lease:
+                        await self._store.keep_alive(self._lease)
             except LeaseLostError as error:
                 await self._renew(error)
             except StoreError as error:
@@ -62,10 +66,12 @@ class Session:
 
     async def end(self) -> None:
         """Ends the lease and with it the keys. Raises StoreError."""
+        self._ended = True
         self._keys.clear()
-        lease, self._lease = self._lease, 0
-        if lease:
-            await self._store.revoke(lease)
+        async with self._lock:
+            lease, self._lease = self._lease, 0
+            if lease:
+                await self._store.revoke(lease)
 
     async def _renew(self, cause: LeaseLostError) -> None:
         log.warning("lease lost, publishing again", error=str(cause))

@@ -183,8 +183,15 @@ async def test_a_later_wish_for_a_model_makes_an_earlier_one_succeed(mesh: Mesh)
     one = await mesh.add()
     await one.api.registerModel(registration("used", "SIZE_9000_0_0"))
     await one.bytes.request("used")
-    first = one.api.registerModel(registration("new", "SIZE_9000_0_0", loadNow=True, sync=True))
-    await until(lambda: one.node.models.is_wanted("new"))
-    info = await one.api.ensureLoaded(EnsureLoadedRequest(modelId="new", sync=True))
+    ensure, last_uses = one.node.ensurer.ensure, []
+
+    async def ensure_while_another_asks(model_id: str, *, last_used: int, urgent: bool) -> None:
+        last_uses.append(last_used)
+        if len(last_uses) == 1:
+            await one.api.ensureLoaded(EnsureLoadedRequest(modelId=model_id))
+        await ensure(model_id, last_used=last_used, urgent=urgent)
+
+    one.node.ensurer.ensure = ensure_while_another_asks  # type: ignore[assignment,method-assign]
+    info = await one.api.registerModel(registration("new", "SIZE_9000_0_0", loadNow=True, sync=True))
     assert info.status == ModelStatusInfo.LOADED
-    assert (await first).status == ModelStatusInfo.LOADED
+    assert len(last_uses) == 2

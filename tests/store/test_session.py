@@ -15,6 +15,14 @@ async def test_keys_end_with_the_session() -> None:
     assert await store.get("/i/a") is None
 
 
+async def test_a_session_that_has_ended_leaves_nothing_behind() -> None:
+    store = MemoryStore()
+    session = Session(store)
+    await asyncio.gather(session.put("/i/a", b"1"), session.end(), session.put("/i/b", b"2"))
+    await session.put("/i/c", b"3")
+    assert (await store.range("/i/")).items == []
+
+
 async def test_a_lease_is_kept_alive() -> None:
     now = 0.0
     memory = MemoryBackend(clock=lambda: now)
