@@ -78,6 +78,11 @@ class Instance:
         """Resident memory of the mesh process."""
         return float(self.process.memory_info().rss) / MIB
 
+    def cpu_seconds(self) -> float:
+        """What the mesh process has used of the processors since its start."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
     def start(self) -> float:
         """Starts the mesh process and waits until it is ready; returns how long that took, in seconds.
 

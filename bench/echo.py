@@ -4,10 +4,12 @@ The runtime is a scriptable model server that keeps strict accounts of memory; `
 `echo-load --help` list the options.
 """
 
+import contextlib
 import functools
 import http.client
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,3 +101,14 @@ def load(*options: str) -> dict[str, Any]:
     """
     printed = subprocess.run([build() / "echo-load", *options], check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(printed.stdout))
+
+
+@contextlib.contextmanager
+def background(*options: str) -> Iterator[None]:
+    """Runs the load generator for the time of the block."""
+    process = subprocess.Popen([build() / "echo-load", *options], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -7,6 +7,7 @@ that is drawn anew for each run.
 import argparse
 import asyncio
 import secrets
+import statistics
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -20,6 +21,10 @@ Measured = list[tuple[str, float, str]]
 CHURN_MODELS = 2_000
 CHURN_CAPACITY_MODELS = 104
 CHURN_REQUESTS = 20_000
+PAIRS = 3
+"""What is compared is measured in turns, and the median of the ratios counts."""
+SETTLE_SECONDS = 3
+IDLE_SECONDS = 15
 
 
 def models(count: int, path: str = f"SIZE_{MIB}_0_0", name: str = "model") -> dict[str, str]:
@@ -54,6 +59,7 @@ async def churn(seed: int) -> Measured:
         async with Client([instance]) as client:
             await client.register(models(CHURN_MODELS))
         sequence = mesh.file("sequence")
+        before = instance.cpu_seconds()
         report = echo.load(
             f"--target={instance.target}",
             f"--models={CHURN_MODELS}",
@@ -66,7 +72,13 @@ async def churn(seed: int) -> Measured:
         )
         stats = instance.runtime.stats()
         expected = lru_loads(requested(sequence), CHURN_CAPACITY_MODELS)
-        print(report, stats, expected, instance.process.cpu_times())
+        spent = instance.cpu_seconds() - before
+        print(
+            f"p50 {report['p50_ms']:.1f} ms, p99 {report['p99_ms']:.1f} ms, "
+            f"longest {report['max_ms']:.0f} ms, "
+            f"{1000 * spent / stats['loads']:.2f} ms of the mesh's CPU for each load, "
+            f"{spent / report['seconds']:.2f} cores"
+        )
         return [
             ("churn_errors", report["requests"] - report["ok"], "requests"),
             (
@@ -80,7 +92,110 @@ async def churn(seed: int) -> Measured:
         ]
 
 
-SUITES: dict[str, Callable[[int], Awaitable[Measured]]] = {"churn": churn}
+async def hot(seed: int) -> Measured:
+    """A hot model at 500 requests/s, alone and while 128 callers wait for models that take 3 s to load."""
+    with cluster() as mesh:
+        instance = mesh.add()
+        async with Client([instance]) as client:
+            await client.register(models(256, f"SIZE_{MIB}_3000_0", "slow") | models(1, name="hot"))
+            await client.load(["hot-0"])
+        target = f"--target={instance.target}"
+        asked = (target, "--in-flight=0", "--hot=hot-0", "--hot-rate=500", f"--seed={seed}", "--seconds=10")
+        alone = echo.load(*asked)["hot"]
+        callers = ("--model=slow-{}", "--models=256", "--in-flight=128", "--seconds=60")
+        with echo.background(target, *callers, "--deadline-ms=120000", f"--seed={seed}"):
+            await asyncio.sleep(SETTLE_SECONDS)
+            beside = echo.load(*asked)["hot"]
+        print(f"p50 alone {alone['p50_ms']:.2f} ms, beside the waiting {beside['p50_ms']:.2f} ms")
+        print(f"errors {beside['errors']}, longest {beside['max_ms']:.0f} ms")
+        return [("hot_p50_ratio_while_others_load", beside["p50_ms"] / alone["p50_ms"], "ratio")]
+
+
+async def warm(seed: int) -> Measured:
+    """50 warm models at 1,000 requests/s, with and without 200 loads/s beside them, in turns."""
+    with cluster() as mesh:
+        instance = mesh.add(f"--capacity={200 * MIB}")
+        async with Client([instance]) as client:
+            await client.register(models(50, name="warm") | models(4_000, name="cold"))
+            await client.load(list(models(50, name="warm")))
+        target = f"--target={instance.target}"
+        ratios = []
+        for turn in range(PAIRS):
+            hits = ("--model=warm-{}", "--models=50", "--rate=1000", f"--seed={seed + turn}", "--seconds=6")
+            quiet = echo.load(target, *hits)
+            misses = ("--model=cold-{}", "--models=4000", "--rate=206", f"--seed={seed + turn}")
+            with echo.background(target, *misses, "--seconds=60"):
+                instance.runtime.reset()
+                busy = echo.load(target, *hits)
+            loads = instance.runtime.stats()["loads"] / 6
+            ratios.append(busy["p99_ms"] / quiet["p99_ms"])
+            print(
+                f"p99 {quiet['p99_ms']:.2f} ms, beside {loads:.0f} loads/s {busy['p99_ms']:.2f} ms; "
+                f"errors {busy['errors']}"
+            )
+        return [("hit_p99_during_loads_ratio", statistics.median(ratios), "ratio")]
+
+
+async def many(seed: int) -> Measured:
+    """20,000 models on two instances with room for a tenth; then 100,000.
+
+    A hit is faster than a miss, so the median of the hits is that quantile of all requests which lies in the
+    middle of those without a load.
+    """
+    with cluster() as mesh:
+        instances = [mesh.add(f"--capacity={1_000 * MIB}") for _ in range(2)]
+        async with Client(instances) as client:
+            registering = await client.register(models(20_000))
+            await asyncio.sleep(SETTLE_SECONDS)
+            before = [instance.cpu_seconds() for instance in instances]
+            await asyncio.sleep(IDLE_SECONDS)
+            idle = max(
+                instance.cpu_seconds() - used for instance, used in zip(instances, before, strict=True)
+            )
+            targets = [f"--target={instance.target}" for instance in instances]
+            asked = (*targets, "--zipf=1.0", "--rate=500")
+            echo.load(*asked, "--models=20000", f"--seed={seed}", "--seconds=30")
+            pairs, errors = [], 0
+            for turn in range(PAIRS):
+                options = (f"--seed={seed + turn + 1}", "--seconds=8")
+                few = echo.load(*asked, "--models=100", *options)
+                for instance in instances:
+                    instance.runtime.reset()
+                full = echo.load(*asked, "--models=20000", *options)
+                misses = sum(instance.runtime.stats()["loads"] for instance in instances) / full["requests"]
+                hit = full["percentiles_ms"][round(50 * (1 - misses)) - 1]
+                pairs.append(hit / few["p50_ms"])
+                errors += full["requests"] - full["ok"]
+                print(
+                    f"p50 of 100 models {few['p50_ms']:.2f} ms, of hits of 20,000 {hit:.2f} ms, of all "
+                    f"{full['p50_ms']:.2f} ms; p99 {full['p99_ms']:.1f} ms, {misses:.0%} misses, "
+                    f"errors {full['errors']} {full['error_texts']}"
+                )
+            rss_20k = max(instance.rss_mib() for instance in instances)
+            beyond = dict(list(models(100_000).items())[20_000:])
+            print(f"80,000 more: {80_000 / await client.register(beyond):.0f} registrations/s")
+        await asyncio.sleep(SETTLE_SECONDS)
+        rss_100k = max(instance.rss_mib() for instance in instances)
+        instances[1].stop()
+        start = instances[1].start()
+        rss_100k = max(rss_100k, instances[1].rss_mib())
+        return [
+            ("register_per_s", 20_000 / registering, "models/s"),
+            ("idle_cpu_cores", idle / IDLE_SECONDS, "cores"),
+            ("zipf_hit_p50_ratio", statistics.median(pairs), "ratio"),
+            ("zipf_errors", errors, "requests"),
+            ("rss_20k_mib", rss_20k, "MiB"),
+            ("rss_100k_mib", rss_100k, "MiB"),
+            ("start_100k_s", start, "s"),
+        ]
+
+
+SUITES: dict[str, Callable[[int], Awaitable[Measured]]] = {
+    "churn": churn,
+    "hot": hot,
+    "warm": warm,
+    "many": many,
+}
 
 
 async def run(names: Iterable[str], seed: int) -> None:

@@ -56,6 +56,7 @@ impl Report {
             "p99_ms": milliseconds(990),
             "p99_9_ms": milliseconds(999),
             "max_ms": milliseconds(1000),
+            "percentiles_ms": (1..=100).map(|percent| milliseconds(10 * percent)).collect::<Vec<_>>(),
         })
     }
 }

@@ -22,8 +22,8 @@ const USAGE: &str = "\
 Usage: echo-load --target HOST:PORT [OPTION ...]
 
 Calls ModelInfer and prints one JSON object: requests, ok, errors (by code), error_texts, seconds, rps, p50_ms,
-p99_ms, p99_9_ms, max_ms; with --hot also `hot`, the same for the hot model. Latencies are those of answers
-without error; rps counts the answers that came before sending ended.
+p99_ms, p99_9_ms, max_ms, percentiles_ms (of 1 to 100 %); with --hot also `hot`, the same for the hot model.
+Latencies are those of answers without error; rps counts the answers that came before sending ended.
 
   --target HOST:PORT   may be repeated; requests take turns
   --connections N      to each target (1)
