@@ -132,6 +132,7 @@ class Loader:
             job = _Job(info, size, ticket, loop.create_future(), loop.create_future())
             self._jobs[info.model_id] = job
             job.task = asyncio.create_task(self._run(job), name=f"load {info.model_id}")
+            job.task.add_done_callback(lambda _: self._leave(job))
         elif urgent:
             self.promote(info.model_id, last_used)
         return await asyncio.shield(job.done)
@@ -291,8 +292,12 @@ class Loader:
             job.done.exception()
 
     def _leave(self, job: _Job) -> None:
+        """Ends a job, once; a task that is cancelled before its first step comes here only when it is done."""
         model_id = job.info.model_id
+        if self._jobs.get(model_id) is not job:
+            return
         del self._jobs[model_id]
+        self._fail(job, RuntimeDownError("the load was given up"))
         if job.patience:
             job.patience.cancel()
         if self._admission.leave(model_id, self._now()):
@@ -304,7 +309,14 @@ class Loader:
         self._unload_soon(model_id, drain=drain)
 
     def _unload_soon(self, model_id: str, *, drain: bool) -> None:
-        self._unloads[model_id] = asyncio.create_task(self._unload(model_id, drain=drain))
+        task = self._unloads[model_id] = asyncio.create_task(self._unload(model_id, drain=drain))
+
+        def end(ended: asyncio.Task[None]) -> None:
+            # One that is cancelled before its first step has not done so itself.
+            if self._unloads.get(model_id) is ended:
+                self._unloaded(model_id)
+
+        task.add_done_callback(end)
 
     async def _unload(self, model_id: str, *, drain: bool) -> None:
         try:
@@ -324,6 +336,9 @@ class Loader:
                     self._pump()
                 await asyncio.sleep(UNLOAD_RETRY_SECONDS)
         finally:
-            self._unloads.pop(model_id, None)
-            self.cache.freed(model_id)
-            self._pump()
+            self._unloaded(model_id)
+
+    def _unloaded(self, model_id: str) -> None:
+        self._unloads.pop(model_id, None)
+        self.cache.freed(model_id)
+        self._pump()
