@@ -292,7 +292,7 @@ class Loader:
             job.done.exception()
 
     def _leave(self, job: _Job) -> None:
-        """Ends a job, once; a task that is cancelled before its first step comes here only when it is done."""
+        """Ends a job, once; one cancelled before its first step comes here only when its task is done."""
         model_id = job.info.model_id
         if self._jobs.get(model_id) is not job:
             return
