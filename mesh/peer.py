@@ -1,5 +1,6 @@
 """The load hop between instances: asks another one to load a model itself, and answers when asked."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -81,10 +82,17 @@ class Peers:
         request = mesh_peer_pb2.LoadRequest(
             model_id=model_id, last_used_ms=last_used, urgent=urgent, patience_ms=patience_ms
         )
+        task = asyncio.current_task()
+        call = stub.Load(request)
         try:
-            await stub.Load(request)
+            await call
         except AioRpcError as error:
             raise _translate(error, address, model_id) from error
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls, and grpc then says that of whoever awaits one.
+            if task and task.cancelling():
+                raise
+            raise RuntimeDownError(f"instance at {address} has gone") from None
 
     async def forget(self, address: str) -> None:
         """Closes the connection to an instance that is gone."""
