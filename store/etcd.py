@@ -245,8 +245,12 @@ class EtcdStore:
                     )
                 if response.canceled:
                     raise StoreError(f"watch of {prefix} was refused: {response.cancel_reason}")
-                if not response.created:
-                    yield Events([self._event(event) for event in response.events], response.header.revision)
+                if response.events:
+                    # What comes late comes in parts, of which every header names the store's latest revision.
+                    events = [self._event(event) for event in response.events]
+                    yield Events(events, events[-1].mod_revision)
+                elif not response.created:
+                    yield Events([], response.header.revision)
         finally:
             stream.cancel()
 
