@@ -149,7 +149,7 @@ def retry_at(record: ModelRecord, instance_id: str) -> int:
     if instance_id not in record.failed:
         return 0
     failures = record.failures.get(instance_id)
-    times = min(failures.n if failures else 1, 20)
+    times = max(1, min(failures.n if failures else 1, 20))
     return record.failed[instance_id] + min(FIRST_RETRY_MS * (1 << (times - 1)), LONGEST_RETRY_MS)
 
 

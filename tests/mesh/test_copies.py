@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mesh import copies
 from mesh.errors import LoadFailedError
-from store.records import ModelRecord, Resources
+from store.records import Failure, ModelRecord, Resources
 
 BROKEN = LoadFailedError(StatusCode.NOT_FOUND, "no object")
 INSTANCES = st.sampled_from(["a", "b", "c"])
@@ -65,3 +65,9 @@ def test_the_last_failure_is_the_error_that_it_was() -> None:
         BROKEN.cause,
         StatusCode.FAILED_PRECONDITION,
     )
+
+
+def test_a_record_with_an_impossible_count_of_failures_is_tried_again_as_after_one() -> None:
+    for count in (-3, 0, 10**9):
+        record = ModelRecord(failed={"a": 5}, failures={"a": Failure(n=count)})
+        assert 5 + copies.FIRST_RETRY_MS <= copies.retry_at(record, "a") <= 5 + copies.LONGEST_RETRY_MS
