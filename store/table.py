@@ -109,6 +109,7 @@ class Table(Generic[T]):
             for kv in snapshot.items:
                 self._observe(kv, at=snapshot.revision)
             await self._adopt_orphans(orphaned - seen)
+        self._passed(snapshot.revision)
 
     async def follow(self) -> None:
         """Applies changes until cancelled; reads the range again where changes may have been missed."""
@@ -267,7 +268,7 @@ class Table(Generic[T]):
 
     def _passed(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
-        if self._buried:
+        if self._buried and not self._starting.locked():  # a range being read may show them still
             self._buried = {id_: at for id_, at in self._buried.items() if at > self._revision}
 
     def _tell(self, id_: str, before: Entry[T] | None, now: Entry[T] | None) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from structlog.testing import capture_logs
 
-from store.base import Put, Store
+from store.base import Delete, Put, Store
 from store.memory import MemoryBackend, MemoryStore
 from store.records import MODELS, VMODELS, ModelRecord, VModelRecord
 from store.table import Table
@@ -215,3 +215,22 @@ async def test_a_corrupt_row_is_counted_until_it_is_gone(store: Store) -> None:
         assert await table.write("bad", None)
         assert table.corrupt == 0
         assert await store.get("/v/bad") is None
+
+
+async def test_a_row_deleted_while_the_range_is_read_again_stays_deleted(store: Store) -> None:
+    async with following(store) as table:
+        await table.write("a", VModelRecord(active="m1"))
+        await table.write("b", VModelRecord(active="m1"))
+        old = await store.range("/v/")
+
+        async def slow_range(_prefix: str, *, keys_only: bool) -> object:
+            assert not keys_only
+            await store.txn([], [Delete("/v/a")])
+            await store.txn([], [Put("/v/c", MODELS.encode(ModelRecord()))])
+            await until(lambda: "a" not in table and "c" in table)
+            return old
+
+        store.range = slow_range  # type: ignore[method-assign,assignment]
+        await table.start()
+        assert "a" not in table
+        assert {"b", "c"} == {id_ for id_, _ in table.items()}
