@@ -243,6 +243,8 @@ class Table(Generic[T]):
         if known == kv.mod_revision or known > max(kv.mod_revision, at):
             return
         before = self._rows.get(id_)
+        if before is None and not known and kv.mod_revision <= self._revision and not at:
+            return  # the watch is past that revision and shows no row: it was deleted since
         try:
             value, unknown = self._codec.decode(kv.value)
         except CorruptRecordError as error:

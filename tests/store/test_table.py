@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
+import pytest
 from structlog.testing import capture_logs
 
 from store.base import Delete, Put, Store
@@ -234,3 +236,24 @@ async def test_a_row_deleted_while_the_range_is_read_again_stays_deleted(store: 
         await table.start()
         assert "a" not in table
         assert {"b", "c"} == {id_ for id_, _ in table.items()}
+
+
+@pytest.mark.parametrize("call", ["get", "txn"])
+async def test_an_answer_that_comes_after_the_row_was_deleted_does_not_bring_it_back(
+    store: Store, call: str
+) -> None:
+    async with following(store) as table:
+        answer, txn = getattr(store, call), store.txn
+        if call == "get":
+            await txn([], [Put("/v/a", VMODELS.encode(VModelRecord()))])
+
+        async def late(*args: Any) -> Any:
+            result = await answer(*args)
+            await txn([], [Delete("/v/a")])
+            await txn([], [Put("/v/b", VMODELS.encode(VModelRecord()))])
+            await until(lambda: "b" in table and "a" not in table)
+            return result
+
+        setattr(store, call, late)
+        assert await (table.fetch("a") if call == "get" else table.write("a", VModelRecord())) is not False
+        assert "a" not in table
