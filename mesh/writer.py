@@ -13,7 +13,7 @@ import structlog
 
 from mesh.errors import RegistryUnavailableError
 from store.base import MAX_BATCH_TXNS, Store, Txn, TxnResult
-from store.errors import StoreError
+from store.errors import StoreAuthError, StoreError, StoreUnavailableError
 from store.records import ModelRecord
 from store.table import Table
 
@@ -120,11 +120,7 @@ class RecordWriter:
             return
         self._flying = frozenset(taken)
         try:
-            results = await self._store.txn_each(txns)
-        except StoreError as error:
-            for waiting, _ in taken.values():
-                _fail(waiting, RegistryUnavailableError(f"the registry is not available: {error}"))
-            return
+            results = await self._send(txns)
         except asyncio.CancelledError:
             for waiting, _ in taken.values():
                 _give_up(waiting)
@@ -132,7 +128,25 @@ class RecordWriter:
         finally:
             self._flying = frozenset()
         for (model_id, (waiting, steps)), txn, result in zip(taken.items(), txns, results, strict=True):
-            self._learn(model_id, waiting, steps, txn, result)
+            if isinstance(result, TxnResult):
+                self._learn(model_id, waiting, steps, txn, result)
+            else:
+                self._conflicts.pop(model_id, None)
+                _fail(waiting, RegistryUnavailableError(f"the registry is not available: {result}"))
+
+    async def _send(self, txns: list[Txn]) -> list[TxnResult | Exception]:
+        """Results, or why there is none: what the store refuses does not take along what it would accept."""
+        try:
+            return list(await self._store.txn_each(txns))
+        except (StoreUnavailableError, StoreAuthError) as error:
+            return [error] * len(txns)
+        except Exception as error:
+            if not isinstance(error, StoreError):
+                log.exception("records not written")
+            if len(txns) == 1:
+                return [error]
+        half = len(txns) // 2
+        return await self._send(txns[:half]) + await self._send(txns[half:])
 
     def _composed(self, model_id: str) -> tuple[list[_Waiting], list[ModelRecord | None]]:
         """Takes the changes that wait for a model, and what each of them makes of the record."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from mesh.errors import ModelExistsError, RegistryUnavailableError
 from mesh.writer import RecordWriter
 from store.base import Put, Txn, TxnResult
+from store.errors import StoreError
 from store.memory import MemoryStore
 from store.records import MODELS, ModelRecord
 from store.table import Table
@@ -171,3 +172,27 @@ async def test_a_change_waits_for_the_write_under_way_of_the_same_model(
     assert await removing is None
     await writer.settled()
     assert await models.fetch("m") is None
+
+
+@pytest.mark.parametrize("error", [StoreError("too large"), RuntimeError("unexpected")])
+async def test_a_record_that_the_store_refuses_fails_alone(
+    store: CountingStore, writer: RecordWriter, error: Exception
+) -> None:
+    accepted = store.txn
+
+    async def together(txns: Sequence[Txn]) -> list[TxnResult]:
+        if any(txn.operations[0].key == "/models/bad" for txn in txns):
+            raise error
+        return [await accepted(*txn) for txn in txns]
+
+    store.txn_each = together  # type: ignore[method-assign]
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(
+            *(writer.apply(name, created) for name in ("a", "b", "bad", "c")), return_exceptions=True
+        )
+    assert [type(result) for result in results] == [
+        ModelRecord,
+        ModelRecord,
+        RegistryUnavailableError,
+        ModelRecord,
+    ]
