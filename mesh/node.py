@@ -323,7 +323,7 @@ class MeshNode:
         self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
     ) -> None:
         own = self._config.instance_id
-        if now is None:
+        if now is None or (before and _is_another(before.value, now.value)):
             if before and self.ensurer.is_here(model_id):
                 self.loader.unload(model_id)
         elif self.ensurer.is_loading(model_id):
@@ -372,6 +372,11 @@ class MeshNode:
         task = asyncio.create_task(work)
         self._upkeep.add(task)
         task.add_done_callback(self._upkeep.discard)
+
+
+def _is_another(before: ModelRecord, now: ModelRecord) -> bool:
+    """Whether the model was deleted and another one of its name registered, both before we saw it."""
+    return (before.type, before.path, before.key) != (now.type, now.path, now.key)
 
 
 def _more_patient(before: int | None, now: int | None) -> bool:

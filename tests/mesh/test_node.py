@@ -16,7 +16,8 @@ from api.proto.model_mesh_pb2 import (
 from mesh import copies
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
-from store.records import Resources
+from store.base import Put
+from store.records import MODELS, ModelRecord, Resources
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.fake_bytes import Failed
 from tests.mesh.fake_runtime import FakeRuntime
@@ -404,3 +405,15 @@ async def test_loaded_models_go_on_serving_without_the_store_and_after_it_was_wi
     await until(lambda: len(mesh.store.range(one.node.registry.keys.models).items) == 1)
     assert await one.bytes.request("m") == Route("one", None)
     assert one.runtime.unloads == []
+
+
+async def test_a_model_replaced_by_another_of_its_name_at_once_is_loaded_anew(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m", "SIZE_1000_0_0")
+    await one.bytes.request("m")
+    other = ModelRecord(type="t", path="SIZE_2000_0_0")
+    key = one.node.registry.models.key("m")
+    await one.node.registry.store.txn([], [Put(key, MODELS.encode(other))])
+    await until(lambda: one.runtime.loaded == {} and "m" not in one.bytes.models)
+    await one.bytes.request("m")
+    await until(lambda: one.node.loader.cache.in_use.memory == 2000)
