@@ -69,6 +69,9 @@ class Housekeeper:
                         await self.sweep()
                 except (MeshError, StoreError) as error:
                     log.warning("housekeeping not finished, it goes on later", error=str(error))
+                except Exception:
+                    # No record, however odd, may end the process, and that of the next leader.
+                    log.exception("housekeeping not finished, it goes on later")
         finally:
             if self._loading:
                 self._loading.cancel()

@@ -41,6 +41,9 @@ class Janitor:
                 await self.tidy()
             except (MeshError, StoreError) as error:
                 log.warning("repairs not finished, they go on later", error=str(error))
+            except Exception:
+                # No record, however odd, may end the process.
+                log.exception("repairs not finished, they go on later")
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def tidy(self) -> list[tuple[str, Finding]]:

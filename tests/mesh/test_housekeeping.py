@@ -1,9 +1,12 @@
 """What got lost on the way between instances and the registry is put right."""
 
+import asyncio
+
+import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from mesh import copies
+from mesh import copies, housekeeping, janitor
 from mesh.repair import Finding
 from store.base import Put
 from store.memory import MemoryStore
@@ -165,3 +168,31 @@ async def test_records_that_cannot_be_read_are_counted_and_hurt_no_other(mesh: M
     await register(one, "bad")
     assert await one.bytes.request("bad")
     await until(lambda: registry.corrupt == 1)
+
+
+async def test_what_no_pass_expected_ends_neither_the_janitor_nor_the_leader(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await mesh.add()
+    for module, name in (
+        (janitor, "FIRST_SECONDS"),
+        (janitor, "PERIOD_SECONDS"),
+        (housekeeping, "PERIOD_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.001)
+    passes: list[str] = []
+
+    def failing(name: str) -> object:
+        async def work() -> None:
+            passes.append(name)
+            raise ValueError(name)
+
+        return work
+
+    monkeypatch.setattr(one.node.janitor, "tidy", failing("tidy"))
+    monkeypatch.setattr(one.node.housekeeper, "prune", failing("prune"))
+    runs = [asyncio.create_task(part.run()) for part in (one.node.janitor, one.node.housekeeper)]
+    await until(lambda: passes.count("tidy") > 1 and passes.count("prune") > 1)
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
