@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 
 from store.records import NOTHING, Resources
 
+SPARE_ENTRIES = 64
+"""Entries of copies that have gone, kept in the order besides as many as there are copies."""
+
 
 class Phase(enum.Enum):
     """Where a copy is on its way."""
@@ -155,7 +158,7 @@ class Cache:
         """The load has ended well. Returns what has to go because the model is larger than thought."""
         copy = self._copies[model_id]
         copy.phase = Phase.LOADED
-        heapq.heappush(self._order, (copy.last_used, model_id))
+        self._line_up(copy)
         return self.resize(model_id, size)
 
     def resize(self, model_id: str, size: Resources) -> tuple[str, ...]:
@@ -198,7 +201,7 @@ class Cache:
         if copy := self._copies.get(model_id):
             copy.last_used = last_used
             if copy.phase is Phase.LOADED:
-                heapq.heappush(self._order, (last_used, model_id))
+                self._line_up(copy)
 
     def hold(self, model_id: str) -> None:
         """Keeps a copy from being evicted until `settle`."""
@@ -243,6 +246,13 @@ class Cache:
     def copies(self) -> Iterable[Copy]:
         """All copies, in no order."""
         return self._copies.values()
+
+    def _line_up(self, copy: Copy) -> None:
+        heapq.heappush(self._order, (copy.last_used, copy.model_id))
+        if len(self._order) > 2 * len(self._copies) + SPARE_ENTRIES:
+            loaded = (one for one in self._copies.values() if one.phase is Phase.LOADED)
+            self._order[:] = [(one.last_used, one.model_id) for one in loaded]
+            heapq.heapify(self._order)
 
     def _oldest_first(self) -> "_OldestFirst":
         return _OldestFirst(self._copies, self._order)

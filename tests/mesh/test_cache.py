@@ -241,3 +241,18 @@ TestCacheMachine = CacheMachine.TestCase
 @pytest.mark.parametrize("bytes_", [0, 100])
 def test_the_whole_capacity_can_be_used(bytes_: int) -> None:
     assert isinstance(planned(Cache(size(100)), bytes_), Plan)
+
+
+def test_copies_that_have_gone_are_forgotten_where_nothing_is_ever_evicted() -> None:
+    cache = Cache(Resources(100))
+    for number in range(1_000):
+        model_id = f"m{number}" if number else "oldest"
+        cache.admit(Plan(model_id, Resources(10), number))
+        cache.start(model_id)
+        cache.finish(model_id, Resources(10))
+        if number:
+            cache.release(model_id)
+            cache.freed(model_id)
+        assert cache.oldest() == 0
+        assert len(cache._order) < 100
+    assert cache.plan("next", Resources(100), 2_000) == Plan("next", Resources(100), 2_000, ("oldest",))
