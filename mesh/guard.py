@@ -59,11 +59,13 @@ class RuntimeGuard:
 
     async def suspect(self) -> bool:
         """Looks whether the server is gone, and if so starts over; returns whether it is."""
-        if self.terms is None:
+        suspected = self.terms
+        if suspected is None:
             return True
         if await self._runtime.alive() and await self._runtime.still_ready():
             return False
-        self._lose()
+        if self.terms is suspected:  # else another one has come meanwhile
+            self._lose()
         return True
 
     async def _until_lost(self) -> None:
