@@ -192,8 +192,8 @@ async def test_mlserver_killed_with_models_is_noticed_and_loads_again(
 ) -> None:
     await load(adapter, "m", "sklearn/svm.joblib", "sklearn")
     mlserver.kill()
-    async with asyncio.timeout(10):  # the broken connection is noticed within moments, not by this very call
-        while (await adapter.mesh.status()).status != STARTING:
+    async with asyncio.timeout(10):
+        while (await adapter.mesh.status()).status != STARTING:  # noqa: ASYNC110 - the SPI is polled
             await asyncio.sleep(0.01)
     mlserver.start()
     await adapter.mesh.ready()
