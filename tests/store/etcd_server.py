@@ -82,6 +82,7 @@ class EtcdServer:
         """Hangs: connections stay, nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # all its threads have stopped
 
     def resume(self) -> None:
         assert self._process is not None
