@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod memory;
 pub mod messages;
 pub mod path;
+pub mod program;
 pub mod report;
 pub mod server;
 pub mod stats;

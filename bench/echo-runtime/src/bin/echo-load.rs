@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use echo_runtime::channel::Channel;
 use echo_runtime::grpc::{Code, Status, lock};
+use echo_runtime::program;
 use echo_runtime::report::Report;
 use echo_runtime::traffic::{Requests, Zipf, arrivals};
 use lexopt::{Arg, Parser, ValueExt};
@@ -256,23 +257,5 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse(Parser::from_env()) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            print!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(arguments))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo-load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main("echo-load", USAGE, parse, run)
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use echo_runtime::program;
 use echo_runtime::server::{self, Echo, Options};
 use echo_runtime::stats;
 use lexopt::{Arg, Parser, ValueExt};
@@ -120,23 +121,5 @@ fn naming(what: &dyn std::fmt::Display, error: &std::io::Error) -> String {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse(Parser::from_env()) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            print!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(arguments))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo-runtime: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main("echo-runtime", USAGE, parse, run)
 }
