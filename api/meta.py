@@ -6,11 +6,13 @@ belongs is an error that names the field.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.resource import Resource
+from api.rules import Rule
 
 JSON = dict[str, Any]
 Quantity = int | float | str
@@ -53,6 +55,15 @@ class Model(BaseModel):
 
     ALWAYS: ClassVar[frozenset[str]] = frozenset()
     """Fields that `dump` writes even when they were never given, because a reader requires them."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+    """What the API server checks beyond the types; `self` in them is the object of this type."""
+
+    MAX_ITEMS: ClassVar[Mapping[str, int]] = {}
+    """Bounds of lists by path, which a CRD needs for rules over them: `containers[].ports`."""
+
+    MAX_LENGTH: ClassVar[Mapping[str, int]] = {}
+    """Bounds of strings by path, in characters, which a CRD needs for rules that compare them."""
 
     @classmethod
     def parse(cls, raw: JSON) -> Self:

@@ -1,7 +1,8 @@
 """From the objects users write to the one form the mesh is told: the Predictor's spec.
 
 An InferenceService says the same in two ways (`predictor.model`, or the older `predictor.<framework>`) plus
-annotations. Everything that contradicts itself raises InvalidSpecError with a text for the user.
+annotations. Everything that contradicts itself raises InvalidSpecError with a text for the user, the same as
+the admission policy's (`api.v1beta1.rules`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from api.v1alpha1 import ModelType, PredictorSpec, RuntimeReference, Storage
-from api.v1beta1 import FRAMEWORKS
+from api.v1alpha1 import rules as predictor_rules
+from api.v1beta1 import rules
 from controller import storage_uri
 from controller.errors import InvalidSpecError
 
@@ -18,15 +20,13 @@ if TYPE_CHECKING:
 
     from api.v1beta1 import FrameworkSpec, InferenceService, StorageSpec
 
-DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
 _SECRET_KEY = "serving.kserve.io/secretKey"  # noqa: S105 -- the name of an annotation
 _SCHEMA_PATH = "serving.kserve.io/schemaPath"
-_SERVING_RUNTIME = "serving.kserve.io/servingRuntime"
 
 
 def is_modelmesh(isvc: InferenceService) -> bool:
     """Tells whether the InferenceService is ours; KServe serves the others."""
-    return isvc.metadata.annotations.get(DEPLOYMENT_MODE) == "ModelMesh"
+    return isvc.metadata.annotations.get(rules.DEPLOYMENT_MODE) == "ModelMesh"
 
 
 def predictor_spec(isvc: InferenceService) -> PredictorSpec:
@@ -38,24 +38,19 @@ def predictor_spec(isvc: InferenceService) -> PredictorSpec:
     source: FrameworkSpec
     if model is not None:
         if framework is not None:
-            raise InvalidSpecError(f"spec.predictor has both model and {framework[0]}; keep one")
-        if _SERVING_RUNTIME in annotations:
-            raise InvalidSpecError(
-                f"annotation {_SERVING_RUNTIME} cannot be combined with spec.predictor.model; "
-                "name the runtime in spec.predictor.model.runtime",
-            )
+            raise InvalidSpecError(f"spec.predictor has both model and {framework[0]}: keep one")
+        if rules.SERVING_RUNTIME in annotations:
+            raise InvalidSpecError(rules.RUNTIME_ONCE.message)
         if model.model_format is None:
-            raise InvalidSpecError("spec.predictor.model needs modelFormat.name")
+            raise InvalidSpecError(rules.FORMAT.message)
         model_type = ModelType(name=model.model_format.name, version=model.model_format.version)
         runtime, source = model.runtime, model
     elif framework is not None:
         name, source = framework
         model_type = ModelType(name=name)
-        runtime = annotations.get(_SERVING_RUNTIME)
+        runtime = annotations.get(rules.SERVING_RUNTIME)
     else:
-        raise InvalidSpecError(
-            f"spec.predictor needs model (or one of {', '.join(FRAMEWORKS)}) to name a model format",
-        )
+        raise InvalidSpecError(rules.ANY_BLOCK.message)
     return PredictorSpec(
         model_type=model_type,
         storage=_storage(source.storage_uri, source.storage, annotations),
@@ -69,12 +64,12 @@ def _storage(uri: str | None, given: StorageSpec | None, annotations: Mapping[st
     path = given.path if given else None
     if uri is not None:
         if path is not None:
-            raise InvalidSpecError("spec.predictor has both storageUri and storage.path; keep one")
+            raise InvalidSpecError(rules.ONE_PLACE.message)
         location = storage_uri.parse(uri)
         path = location.path
         parameters |= location.parameters
     elif path is None:
-        raise InvalidSpecError("spec.predictor needs storageUri or storage.path to tell where the model lies")
+        raise InvalidSpecError(rules.ANY_PLACE.message)
     key = given.key if given and given.key is not None else annotations.get(_SECRET_KEY)
     schema = given.schema_path if given else None
     return Storage(
@@ -86,26 +81,19 @@ def _storage(uri: str | None, given: StorageSpec | None, annotations: Mapping[st
 
 
 def check(spec: PredictorSpec) -> None:
-    """Raises InvalidSpecError where a Predictor says one thing twice or uses what is not supported."""
+    """Raises InvalidSpecError where a Predictor says one thing twice or uses what is not supported.
+
+    The CRD's rules say the same; an object may be older than they are.
+    """
     storage = spec.storage
     if storage is None:
         return
     if spec.path and storage.path:
-        raise InvalidSpecError("spec.path and spec.storage.path are both set; keep spec.storage.path")
+        raise InvalidSpecError(predictor_rules.PATHS.message)
     if spec.schema_path and storage.schema_path:
-        raise InvalidSpecError(
-            "spec.schemaPath and spec.storage.schemaPath are both set; keep spec.storage.schemaPath",
-        )
+        raise InvalidSpecError(predictor_rules.SCHEMA_PATHS.message)
     if storage.persistent_volume_claim is not None:
-        raise InvalidSpecError(
-            "spec.storage.persistentVolumeClaim is not supported; use spec.storage.parameters with type: pvc",
-        )
-    newer = {
-        "path": storage.path,
-        "schemaPath": storage.schema_path,
-        "parameters": storage.parameters,
-        "key": storage.key,
-    }
-    clash = [f"spec.storage.{name}" for name, value in newer.items() if value is not None]
-    if storage.s3 is not None and clash:
-        raise InvalidSpecError(f"spec.storage.s3 cannot be combined with {', '.join(clash)}")
+        raise InvalidSpecError(predictor_rules.CLAIM.message)
+    newer = (storage.path, storage.schema_path, storage.parameters, storage.key)
+    if storage.s3 is not None and any(value is not None for value in newer):
+        raise InvalidSpecError(predictor_rules.S3.message)

@@ -1,89 +1,190 @@
-"""Rules for a (Cluster)ServingRuntime that its schema cannot state: what the pods' other parts reserve."""
+"""What a (Cluster)ServingRuntime must satisfy beyond its schema: what the pods' other parts reserve.
+
+The API server checks the same rules, in CEL and with the same texts (`api.v1alpha1.rules`); here they are
+checked again for clusters where an object is older than the rules, and for what only the configuration tells.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
-from controller import endpoint
+from api.v1alpha1 import rules
 from controller.errors import InvalidRuntimeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from api.core import Container
+    from api.core.pod import ContainerPort
+    from api.rules import Rule
     from api.v1alpha1 import ServingRuntimeSpec
 
-_PREFIX = "mm-"
-_CONTAINERS = frozenset({"mm", "rest-proxy", "puller"})
-_PRIVATE_VOLUMES = frozenset({"storage-config", "etcd-config", "tc-config", "domain-socket"})
-_OWN_VOLUMES = _PRIVATE_VOLUMES | {"models-dir"}
-_PORT_NAMES = frozenset({"grpc", "http", "prometheus"})
-_PORTS = frozenset({8080, 8085, 8089, 8090, *range(11881, 11900)})
-"""Peers, adapter, probes, preStop; the range is reserved for the mesh's own use."""
+
+class Problem(NamedTuple):
+    """What is wrong, and where; `field` is empty where the message says it."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
 
 
-def _reserved(name: str, names: Collection[str]) -> bool:
-    return name in names or name.startswith(_PREFIX)
+def _free(name: str, taken: Collection[str]) -> bool:
+    return name not in taken and not name.startswith(rules.PREFIX)
 
 
-def _container_problems(container: Container) -> Iterator[str]:
-    name = container.name
-    if _reserved(name, _CONTAINERS):
-        yield f"container name {name} is reserved"
-    if container.readiness_probe is not None:
-        yield f"container {name} has a readinessProbe; the mesh decides readiness"
-    if container.lifecycle is not None:
-        yield f"container {name} has a lifecycle; the mesh decides when it may stop"
-    for mount in container.volume_mounts:
-        if _reserved(mount.name, _PRIVATE_VOLUMES):
-            yield f"container {name} mounts volume {mount.name}, which is reserved"
-    for port in container.ports:
-        if port.name is not None and _reserved(port.name, _PORT_NAMES):
-            yield f"port name {port.name} of container {name} is reserved"
-        if port.container_port in _PORTS:
-            yield f"port {port.container_port} of container {name} is reserved"
+def _container_names(spec: ServingRuntimeSpec) -> bool:
+    return all(_free(container.name, rules.CONTAINERS) for container in spec.containers)
 
 
-def _adapter_problems(spec: ServingRuntimeSpec, server_types: Collection[str]) -> Iterator[str]:
+def _readiness(spec: ServingRuntimeSpec) -> bool:
+    return all(container.readiness_probe is None for container in spec.containers)
+
+
+def _lifecycle(spec: ServingRuntimeSpec) -> bool:
+    return all(container.lifecycle is None for container in spec.containers)
+
+
+def _mounts(spec: ServingRuntimeSpec) -> bool:
+    mounts = (mount for container in spec.containers for mount in container.volume_mounts)
+    return all(_free(mount.name, rules.PRIVATE_VOLUMES) for mount in mounts)
+
+
+def _ports(spec: ServingRuntimeSpec) -> Iterator[ContainerPort]:
+    return (port for container in spec.containers for port in container.ports)
+
+
+def _port_names(spec: ServingRuntimeSpec) -> bool:
+    return all(port.name is None or _free(port.name, rules.PORT_NAMES) for port in _ports(spec))
+
+
+def _port_numbers(spec: ServingRuntimeSpec) -> bool:
+    return not any(
+        port.container_port in rules.PORTS or rules.FIRST_PORT <= port.container_port <= rules.LAST_PORT
+        for port in _ports(spec)
+    )
+
+
+def _volumes(spec: ServingRuntimeSpec) -> bool:
+    return all(_free(volume.name, rules.OWN_VOLUMES) for volume in spec.volumes)
+
+
+def _adapted_container(spec: ServingRuntimeSpec) -> bool:
     adapter = spec.built_in_adapter
-    if adapter is None:
-        return
-    type_ = adapter.server_type
-    if type_ not in server_types:
-        yield f"builtInAdapter.serverType {type_!r} is none of {', '.join(sorted(server_types))}"
-    elif type_ not in {container.name for container in spec.containers}:
-        yield f"no container is named {type_}, as builtInAdapter.serverType asks for"
+    return adapter is None or any(container.name == adapter.server_type for container in spec.containers)
 
 
-def _endpoint_problems(spec: ServingRuntimeSpec) -> Iterator[str]:
-    if not spec.grpc_endpoint:
-        yield "grpcEndpoint is missing: the mesh cannot reach the runtime (port:N or unix:PATH)"
-        return
-    for field, text in (("grpcEndpoint", spec.grpc_endpoint), ("grpcDataEndpoint", spec.grpc_data_endpoint)):
-        if text and not endpoint.is_valid(text):
-            yield f"{field} {text!r} is neither port:N nor unix:PATH"
-    if spec.built_in_adapter is not None and not spec.grpc_endpoint.startswith("port:"):
-        yield "grpcEndpoint must be port:N with a builtInAdapter, which listens there"
+def _adapter_container(spec: ServingRuntimeSpec) -> bool:
+    adapter = spec.built_in_adapter
+    name = f"{adapter.server_type}-adapter" if adapter is not None else ""
+    return not any(container.name == name for container in spec.containers)
 
 
-def problems(spec: ServingRuntimeSpec, server_types: Collection[str]) -> Iterator[str]:
-    """Yields what is wrong with a runtime, in the order in which its author should look.
+def _endpoint_given(spec: ServingRuntimeSpec) -> bool:
+    return bool(spec.grpc_endpoint)
+
+
+def _is_endpoint(text: str | None, spec: ServingRuntimeSpec) -> bool:
+    if not text or re.fullmatch(rules.ENDPOINT, text):
+        return True
+    helper = spec.storage_helper
+    no_puller = spec.built_in_adapter is not None or (helper is not None and helper.disabled)
+    return no_puller and re.fullmatch(rules.SOCKET_PATH, text) is not None
+
+
+def _management_endpoint(spec: ServingRuntimeSpec) -> bool:
+    return _is_endpoint(spec.grpc_endpoint, spec)
+
+
+def _data_endpoint(spec: ServingRuntimeSpec) -> bool:
+    return _is_endpoint(spec.grpc_data_endpoint, spec)
+
+
+def _adapter_port(spec: ServingRuntimeSpec) -> bool:
+    return spec.built_in_adapter is None or not spec.grpc_endpoint or spec.grpc_endpoint.startswith("port:")
+
+
+_HOLDS: Mapping[Rule, Callable[[ServingRuntimeSpec], bool]] = {
+    rules.ADAPTED_CONTAINER: _adapted_container,
+    rules.ADAPTER_CONTAINER: _adapter_container,
+    rules.CONTAINER_NAMES: _container_names,
+    rules.READINESS: _readiness,
+    rules.LIFECYCLE: _lifecycle,
+    rules.MOUNTS: _mounts,
+    rules.PORT_NAME: _port_names,
+    rules.PORT_NUMBER: _port_numbers,
+    rules.VOLUMES: _volumes,
+    rules.ENDPOINT_GIVEN: _endpoint_given,
+    rules.MANAGEMENT_ENDPOINT: _management_endpoint,
+    rules.DATA_ENDPOINT: _data_endpoint,
+    rules.ADAPTER_PORT: _adapter_port,
+}
+
+
+def spec_problems(spec: ServingRuntimeSpec) -> list[Problem]:
+    """Returns what the CRD's rules have against a runtime, in the order in which its author should look.
+
+    Nothing where it is not ModelMesh's, or disabled: there are no pods whose parts could be in the way.
+    """
+    if not spec.multi_model or spec.disabled:
+        return []
+    return [Problem(rule.field, rule.message) for rule in rules.RUNTIME if not _HOLDS[rule](spec)]
+
+
+def problems(spec: ServingRuntimeSpec, server_types: Collection[str]) -> list[Problem]:
+    """Returns what is wrong with a runtime, with what only the configuration tells.
 
     Args:
         spec: the runtime's spec.
         server_types: values that `builtInAdapter.serverType` may have.
     """
-    yield from _adapter_problems(spec, server_types)
-    for container in spec.containers:
-        yield from _container_problems(container)
-    for volume in spec.volumes:
-        if _reserved(volume.name, _OWN_VOLUMES):
-            yield f"volume name {volume.name} is reserved"
-    if spec.multi_model:
-        yield from _endpoint_problems(spec)
+    found = spec_problems(spec)
+    adapter = spec.built_in_adapter
+    if spec.multi_model and not spec.disabled and adapter is not None:
+        type_ = adapter.server_type
+        if type_ not in server_types:
+            known = ", ".join(sorted(server_types))
+            message = f"serverType {type_!r} is none of {known}: correct it, or add it to builtInServerTypes"
+            found.insert(0, Problem("spec.builtInAdapter", message))
+    return found
 
 
 def check(spec: ServingRuntimeSpec, server_types: Collection[str]) -> None:
     """Raises InvalidRuntimeError that names everything wrong with a runtime."""
-    if found := list(problems(spec, server_types)):
-        raise InvalidRuntimeError("; ".join(found))
+    if found := problems(spec, server_types):
+        raise InvalidRuntimeError("; ".join(map(str, found)))
+
+
+def autoscaling_problems(annotations: Mapping[str, str], spec: ServingRuntimeSpec) -> list[Problem]:
+    """Returns what is wrong with a runtime's annotations that ask for autoscaling."""
+    return [Problem("", rule.message) for rule in _broken(annotations, spec)] if spec.multi_model else []
+
+
+def _broken(annotations: Mapping[str, str], spec: ServingRuntimeSpec) -> Iterator[Rule]:
+    class_, target = annotations.get(rules.CLASS), annotations.get(rules.TARGET)
+    if class_ not in {None, *rules.CLASSES}:
+        yield rules.SCALING_CLASS
+    hpa = class_ == "hpa"
+    if hpa and annotations.get(rules.METRIC, "cpu") not in rules.METRICS:
+        yield rules.SCALING_METRIC
+    if target is not None and not re.fullmatch(rules.PERCENTAGE, target):
+        yield rules.SCALING_TARGET
+    if not hpa:
+        return
+    if spec.replicas is not None:
+        yield rules.SCALING_REPLICAS
+    least, most = annotations.get(rules.MIN_SCALE, "1"), annotations.get(rules.MAX_SCALE, "1")
+    sound_least = re.fullmatch(rules.POSITIVE, least) is not None
+    sound_most = re.fullmatch(rules.INTEGER, most) is not None
+    if not sound_least:
+        yield rules.SCALING_MIN
+    if not sound_most:
+        yield rules.SCALING_MAX
+    if sound_least and sound_most and int(least) > int(most):
+        yield rules.SCALING_ORDER
+
+
+def sentence(found: Iterable[Problem]) -> str:
+    """Returns problems in one line."""
+    return "; ".join(map(str, found))

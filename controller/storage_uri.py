@@ -23,27 +23,23 @@ def parse(uri: str) -> StorageLocation:
         parts = urlsplit(uri)
         host = parts.hostname or ""
     except ValueError as error:
-        raise InvalidSpecError(f"storageUri {uri!r} is not a URI: {error}") from error
+        raise InvalidSpecError(f"storageUri '{uri}' is not a URI: {error}") from error
     path = parts.path.removeprefix("/")
     match parts.scheme:
-        case "s3" | "gs" | "pvc" | "http" | "https" if not parts.netloc:
-            raise InvalidSpecError(
-                f"storageUri {uri!r} names no bucket, claim or host after {parts.scheme}://"
-            )
-        case "s3":
+        case "s3" if parts.netloc:
             return StorageLocation(path, {"type": "s3", "bucket": parts.netloc})
-        case "gs":
+        case "gs" if parts.netloc:
             return StorageLocation(path, {"type": "gcs", "bucket": parts.netloc})
-        case "pvc":
+        case "pvc" if parts.netloc:
             return StorageLocation(path, {"type": "pvc", "name": parts.netloc})
         case "http" | "https" if host.endswith(_AZURE_BLOB_HOST):
             account, _, _ = host.partition(".")
             container, _, blob = path.partition("/")
             return StorageLocation(blob, {"type": "azure", "account_name": account, "container": container})
-        case "http" | "https":
+        case "http" | "https" if parts.netloc:
             site = urlunsplit(parts._replace(path=""))
             return StorageLocation(path, {"type": "http", "url": site})
-    scheme = f"scheme {parts.scheme!r}" if parts.scheme else "no scheme"
     raise InvalidSpecError(
-        f"storageUri {uri!r} has {scheme}; it must begin with s3://, gs://, pvc://, http:// or https://",
+        f"storageUri '{uri}' must be s3://, gs://, pvc://, http:// or https:// followed by "
+        "a bucket, claim or host",
     )

@@ -22,6 +22,7 @@ import structlog
 from api.core import POD, Pod
 from controller.runtime.apiserver import Core, MemoryClient
 from local import environments, manifests, samples, tools
+from local.admission import Admission
 from local.apiserver import LocalApiServer, write_kubeconfig
 from local.control_plane import control_plane
 from local.errors import LocalError, StartFailedError
@@ -129,6 +130,7 @@ class Supervisor:
         with step(self._progress, "Starting the API server"):
             for definition in manifests.definitions():
                 self._core.register_definition(definition)
+            self._core.add_validator(Admission(manifests.policies()))
             server = LocalApiServer(
                 self._core,
                 host=LOOPBACK,

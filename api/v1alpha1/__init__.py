@@ -11,9 +11,8 @@ from api.v1alpha1.predictor import (
     S3Storage,
     Storage,
 )
+from api.v1alpha1.rules import CLUSTER_SERVING_RUNTIME, SERVING_RUNTIME
 from api.v1alpha1.servingruntime import (
-    CLUSTER_SERVING_RUNTIME,
-    SERVING_RUNTIME,
     BuiltInAdapter,
     ClusterServingRuntime,
     ServingRuntime,

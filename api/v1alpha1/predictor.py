@@ -7,7 +7,9 @@ from pydantic import ConfigDict, Field
 from api.core.pod import PersistentVolumeClaimVolumeSource
 from api.meta import JSON, KubeObject, Model
 from api.resource import Resource
+from api.rules import Rule
 from api.states import FailureReason, ModelState, TransitionStatus
+from api.v1alpha1 import rules
 
 PREDICTOR = Resource("serving.kserve.io", "v1alpha1", "Predictor", "predictors")
 
@@ -66,6 +68,8 @@ class PredictorSpec(Model):
     """The model to serve. An absent field and an empty one are different models."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    RULES: ClassVar[tuple[Rule, ...]] = rules.PREDICTOR
 
     model_type: ModelType
     """What kind of model it is."""

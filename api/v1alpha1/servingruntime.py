@@ -1,5 +1,6 @@
 """ServingRuntime and ClusterServingRuntime: a model server, how to run it and what it can load."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -7,11 +8,9 @@ from pydantic import ConfigDict, Field
 from api.core.pod import Affinity, Container, EnvVar, LocalObjectReference, Toleration, Volume
 from api.meta import JSON, KubeObject, Model
 from api.resource import Resource
-
-SERVING_RUNTIME = Resource("serving.kserve.io", "v1alpha1", "ServingRuntime", "servingruntimes")
-CLUSTER_SERVING_RUNTIME = Resource(
-    "serving.kserve.io", "v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False
-)
+from api.rules import Rule
+from api.v1alpha1 import rules
+from api.v1alpha1.rules import CLUSTER_SERVING_RUNTIME, SERVING_RUNTIME
 
 
 class SupportedModelFormat(Model):
@@ -59,6 +58,10 @@ class ServingRuntimeSpec(Model):
     """A model server's pod and its capabilities."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    RULES: ClassVar[tuple[Rule, ...]] = rules.RUNTIME
+    MAX_ITEMS: ClassVar[Mapping[str, int]] = rules.MAX_ITEMS
+    MAX_LENGTH: ClassVar[Mapping[str, int]] = rules.MAX_LENGTH
 
     containers: Annotated[
         list[Container],

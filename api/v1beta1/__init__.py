@@ -2,8 +2,6 @@
 
 from api.v1beta1.component import Batcher, ComponentSpec, Logger
 from api.v1beta1.inferenceservice import (
-    FRAMEWORKS,
-    INFERENCE_SERVICE,
     ExplainerFrameworkSpec,
     ExplainerSpec,
     FrameworkSpec,
@@ -15,6 +13,7 @@ from api.v1beta1.inferenceservice import (
     StorageSpec,
     TransformerSpec,
 )
+from api.v1beta1.rules import FRAMEWORKS, INFERENCE_SERVICE
 from api.v1beta1.status import (
     Address,
     ComponentStatus,

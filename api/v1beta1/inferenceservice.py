@@ -12,12 +12,8 @@ from api.core.pod import Container
 from api.meta import KubeObject, Model
 from api.resource import Resource
 from api.v1beta1.component import ComponentSpec
+from api.v1beta1.rules import FRAMEWORKS, INFERENCE_SERVICE
 from api.v1beta1.status import InferenceServiceStatus
-
-INFERENCE_SERVICE = Resource("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices")
-
-FRAMEWORKS = ("xgboost", "lightgbm", "sklearn", "tensorflow", "onnx", "pytorch", "triton", "pmml")
-"""Framework blocks that ModelMesh reads, in the order in which the first one present wins."""
 
 
 class StorageSpec(Model):

@@ -30,6 +30,12 @@ def definitions() -> Iterator[JSON]:
         yield from _documents(file.read_text())
 
 
+def policies() -> Iterator[JSON]:
+    """Yield the ValidatingAdmissionPolicies and their bindings."""
+    for file in sorted((_ROOT / "config" / "admission").glob("*.yaml")):
+        yield from _documents(file.read_text())
+
+
 def objects(*, etcd_port: int, s3_port: int) -> Iterator[JSON]:
     """Yield the objects of the namespace, in the order in which they are made.
 

@@ -28,6 +28,8 @@ KEYWORDS = {
     "enum",
     "format",
     "items",
+    "maxItems",
+    "maxLength",
     "maximum",
     "minimum",
     "pattern",
@@ -39,6 +41,7 @@ KEYWORDS = {
     "x-kubernetes-list-type",
     "x-kubernetes-map-type",
     "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 }
 
 
@@ -134,10 +137,10 @@ def test_the_files_are_up_to_date() -> None:
 def test_check_names_a_file_that_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(crd, "CRD_DIR", tmp_path)
+    monkeypatch.setattr(crd, "CONFIG_DIR", tmp_path)
     assert crd.main([]) == 0
     assert crd.main(["--check"]) == 0
-    changed = tmp_path / crd.file_name(Predictor.RESOURCE)
+    changed = tmp_path / "crd" / crd.file_name(Predictor.RESOURCE)
     changed.write_text(changed.read_text() + "#\n")
     assert crd.main(["--check"]) == 1
     assert changed.name in capsys.readouterr().err

@@ -234,7 +234,7 @@ async def test_an_update_that_fails_leaves_the_old_model_serving(world: Any) -> 
 async def test_a_contradiction_is_invalid_and_can_be_mended(world: Any) -> None:
     await world.create_runtime()
     await world.create_isvc(storage=None, storageUri="ftp://b/p")
-    status = await world.ready(status="False", message="storageUri 'ftp://b/p' has scheme 'ftp'")
+    status = await world.ready(status="False", message="storageUri 'ftp://b/p' must be s3://")
     assert status["modelStatus"]["transitionStatus"] == "InvalidSpec"
     assert status["modelStatus"]["lastFailureInfo"]["reason"] == "InvalidPredictorSpec"
     await world.events("InvalidSpec")
