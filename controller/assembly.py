@@ -9,36 +9,48 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from api.core import ConfigMap, Deployment, Endpoints, Namespace, Secret, Service
+from api.core import (
+    SECRET,
+    ConfigMap,
+    Deployment,
+    Endpoints,
+    HorizontalPodAutoscaler,
+    Namespace,
+    PersistentVolumeClaim,
+    Secret,
+    Service,
+)
+from api.monitoring import ServiceMonitor
 from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
-from controller import config, constraints
+from controller import config, constraints, marks
 from controller.configured import LiveConfiguration
+from controller.demand import Demand
 from controller.deployment.mesh import KVSTORE_PREFIX
-from controller.deployment.pod import SERVICE_LABEL
 from controller.mesh_client import MeshClients, ready_addresses
 from controller.model_id import Source
 from controller.model_kinds import INFERENCE_SERVICE, PREDICTOR, ModelKind
 from controller.reconcilers.configuration import ConfigurationReconciler
+from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.predictor import ModelReconciler, Surroundings
 from controller.reconcilers.service import ServiceReconciler
 from controller.reconcilers.servingruntime import RuntimeReconciler
 from controller.registries import Registries
 from controller.runtime import informer
 from controller.runtime.controller import Controller
+from controller.runtime.errors import NotFound
 from controller.runtime.events import EventRecorder
 from controller.runtime.predicate import annotations_changed, any_of, generation_changed
 from controller.runtime.reconcile import Request
-from controller.scope import Scope
+from controller.scope import Scope, switched
 from controller.triggers import Registry
-from controller.wakes import ModelWakes, RuntimeWakes, addresses_changed, valid_models
+from controller.wakes import ModelWakes, NamespaceWakes, RuntimeWakes, addresses_changed, exists_otherwise
 from store.connection import connect, parse_connection
 from store.errors import ConnectionConfigError
 from store.keys import Keyspace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
-    from api.v1alpha1 import PredictorSpec
     from controller.config import Configuration
     from controller.environment import Environment
     from controller.runtime.manager import Manager
@@ -54,7 +66,7 @@ _WORKERS = 8
 """Models reconciled at the same time: each mostly waits for the mesh's answer."""
 _DEFAULT_ETCD_SECRET = "model-serving-etcd"  # noqa: S105 -- the name of an object
 
-_OF_A_MESH = informer.Scope(label_selector=SERVICE_LABEL)
+_OF_A_MESH = informer.Scope(label_selector=marks.SERVICE)
 _CONSTRAINTS = informer.Scope(field_selector=f"metadata.name={constraints.NAME}")
 
 
@@ -65,10 +77,14 @@ class Sources:
     Attributes:
         inference_services: the InferenceService CRD is there and may be read.
         cluster_runtimes: the ClusterServingRuntime CRD is there and may be read.
+        secrets: Secrets may be watched in all served namespaces; else they are read when they are needed.
+        monitors: the Prometheus operator's ServiceMonitor CRD is there and may be read.
     """
 
     inference_services: bool = True
     cluster_runtimes: bool = True
+    secrets: bool = True
+    monitors: bool = False
 
 
 class Assembly:
@@ -108,11 +124,14 @@ class Assembly:
         if sources.inference_services:
             self._kinds.append(INFERENCE_SERVICE)
         self._etcd_secret = _etcd_secret(self._live.current(), environment)
-        self._secrets = cache.informer(
-            Secret,
-            informer.Scope((own,), field_selector=f"metadata.name={self._etcd_secret}"),
-        )
+        self._own_secret = informer.Scope((own,), field_selector=f"metadata.name={self._etcd_secret}")
+        self._secrets = cache.informer(Secret, self._own_secret)
+        self._storage_secret = self._live.current().storage_secret_name
+        self._demand = Demand()
+        for kind in self._kinds:
+            cache.informer(kind.type).add_handler(self._demand.follow(kind))
         self._endpoints = cache.lister(Endpoints)
+        self._monitors = cache.lister(ServiceMonitor, _OF_A_MESH) if sources.monitors else None
         self._meshes = MeshClients(self._addresses)
         self._news: dict[Source, asyncio.Queue[Request]] = {source: asyncio.Queue() for source in Source}
         self._registries = Registries(locate=self._registry, connect=open_store, wake=self._wake)
@@ -120,6 +139,7 @@ class Assembly:
             "configuration", ConfigurationReconciler(self._live, configurations, self._recorder)
         ).watches(ConfigMap, scope=self._config_scope).register(manager)
         self._runtimes = self._register_runtimes()
+        self._register_namespaces()
         self._register_services()
         for kind in self._kinds:
             self._register_models(kind)
@@ -155,9 +175,17 @@ class Assembly:
         keys = Keyspace(self._scope.root_prefix(namespace), service=service, kv_prefix=KVSTORE_PREFIX)
         return Registry(connection, keys)
 
-    def _models(self, namespace: str) -> Iterator[PredictorSpec]:
-        for kind in self._kinds:
-            yield from valid_models(kind, self._manager.cache.lister(kind.type).list(namespace))
+    def _named(self, secret: str) -> informer.Scope:
+        return informer.Scope(field_selector=f"metadata.name={secret}")
+
+    async def _secret(self, name: str, namespace: str) -> Secret | None:
+        """Returns a Secret of a served namespace, one of the two kinds that we have to do with there."""
+        if self._sources.secrets:
+            return self._manager.cache.lister(Secret, self._named(name)).get(name, namespace)
+        try:
+            return Secret.parse(await self._manager.client.get(SECRET, name, namespace))
+        except NotFound:
+            return None
 
     def _register_runtimes(self) -> RuntimeReconciler:
         cache = self._manager.cache
@@ -168,11 +196,14 @@ class Assembly:
             scope=self._scope,
             configuration=self._live.current,
             etcd_secret=self._etcd_secret,
+            storage_secret=self._storage_secret,
             cluster_runtimes=cache.lister(ClusterServingRuntime) if cluster else None,
             namespaced_runtimes=cache.lister(ServingRuntime),
             deployments=cache.lister(Deployment, _OF_A_MESH),
-            config_maps=cache.lister(ConfigMap, _CONSTRAINTS),
-            models=self._models,
+            autoscalers=cache.lister(HorizontalPodAutoscaler, _OF_A_MESH),
+            volume_claims=cache.lister(PersistentVolumeClaim),
+            storages=lambda namespace: self._secret(self._storage_secret, namespace),
+            demand=self._demand,
         )
         wakes = RuntimeWakes(
             self._scope,
@@ -183,11 +214,15 @@ class Assembly:
             Controller("servingruntime", reconciler)
             .watches(ServingRuntime)
             .watches(Deployment, enqueue=wakes.owner, scope=_OF_A_MESH)
-            .watches(ConfigMap, enqueue=wakes.in_namespace, scope=_CONSTRAINTS)
+            .watches(HorizontalPodAutoscaler, enqueue=wakes.owner, scope=_OF_A_MESH)
+            .watches(PersistentVolumeClaim, enqueue=wakes.in_namespace, predicate=exists_otherwise)
             .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
         )
         if cluster:
             controller.watches(ClusterServingRuntime, enqueue=wakes.everywhere)
+        if self._sources.secrets:
+            storages = self._named(self._storage_secret)
+            controller.watches(Secret, enqueue=wakes.in_namespace, scope=storages)
         for kind in self._kinds:
             controller.watches(
                 kind.type,
@@ -195,9 +230,38 @@ class Assembly:
                 predicate=any_of(generation_changed, annotations_changed),
             )
         if self._namespaces is not None:
-            controller.watches(Namespace, enqueue=wakes.in_namespace)
+            controller.watches(Namespace, enqueue=wakes.in_namespace, predicate=switched)
         controller.register(self._manager)
         return reconciler
+
+    def _register_namespaces(self) -> None:
+        cache = self._manager.cache
+        wakes = NamespaceWakes(self._scope)
+        reconciler = NamespaceReconciler(
+            client=self._manager.client,
+            recorder=self._recorder,
+            scope=self._scope,
+            configuration=self._live.current,
+            etcd_secret=self._etcd_secret,
+            runtimes=self._runtimes.runtimes,
+            secrets=self._secrets,
+            copies=lambda namespace: self._secret(self._etcd_secret, namespace),
+            config_maps=cache.lister(ConfigMap, _CONSTRAINTS),
+        )
+        controller = (
+            Controller("namespace", reconciler)
+            .watches(ServingRuntime, enqueue=wakes.of, predicate=generation_changed)
+            .watches(ConfigMap, enqueue=wakes.of, scope=_CONSTRAINTS)
+            .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
+            .watches(Secret, enqueue=wakes.all, scope=self._own_secret)
+        )
+        if self._sources.cluster_runtimes:
+            controller.watches(ClusterServingRuntime, enqueue=wakes.all, predicate=generation_changed)
+        if self._namespaces is not None:
+            controller.watches(Namespace, enqueue=wakes.of, predicate=switched)
+            if self._sources.secrets:
+                controller.watches(Secret, enqueue=wakes.of, scope=self._named(self._etcd_secret))
+        controller.register(self._manager)
 
     def _register_services(self) -> None:
         start: asyncio.Queue[Request] = asyncio.Queue()
@@ -208,22 +272,22 @@ class Assembly:
             configuration=self._live.current,
             services=self._manager.cache.lister(Service, _OF_A_MESH),
             namespaces=self._namespaces,
+            monitors=self._monitors,
             own_deployment=self._environment.deployment,
             follow=self._registries.follow,
             leave=self._registries.leave,
         )
+        wakes = NamespaceWakes(self._scope)
         controller = (
             Controller("service", reconciler)
-            .watches(Service, enqueue=lambda service: [Request(service.namespace, "")], scope=_OF_A_MESH)
-            .watches(
-                ConfigMap,
-                enqueue=lambda _: [Request(namespace, "") for namespace in self._scope.all_enabled()],
-                scope=self._config_scope,
-            )
+            .watches(Service, enqueue=wakes.of, scope=_OF_A_MESH)
+            .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
             .watches_channel(start)
         )
+        if self._monitors is not None:
+            controller.watches(ServiceMonitor, enqueue=wakes.of, scope=_OF_A_MESH)
         if self._namespaces is not None:
-            controller.watches(Namespace, enqueue=lambda namespace: [Request(namespace.name, "")])
+            controller.watches(Namespace, enqueue=wakes.of, predicate=switched)
         controller.register(self._manager)
 
     def _register_models(self, kind: ModelKind[Any]) -> None:
@@ -253,7 +317,7 @@ class Assembly:
         if self._sources.cluster_runtimes:
             controller.watches(ClusterServingRuntime, enqueue=wakes.unsettled, predicate=generation_changed)
         if self._namespaces is not None:
-            controller.watches(Namespace, enqueue=wakes.all)
+            controller.watches(Namespace, enqueue=wakes.within, predicate=switched)
         controller.register(self._manager)
 
 

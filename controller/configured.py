@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from api.core import CONFIG_MAP, ConfigMap
 from controller import config
 from controller.errors import ConfigurationError
+from controller.runtime.errors import NotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from api.core import ConfigMap
     from controller.config import Configuration
+    from controller.runtime.client import Client
+    from controller.runtime.events import EventRecorder
 
 JSON = dict[str, Any]
 
 _log = structlog.get_logger(__name__)
+
+
+_POLL_S = 2.0
+"""How long a bad ConfigMap may go unnoticed to be mended while nothing else runs yet."""
 
 
 class ConfigMaps(Protocol):
@@ -56,7 +64,7 @@ class LiveConfiguration:
         self._defaults = _read_defaults(defaults_file)
         self._seen = ""
         self.problem = ""
-        self._current = self._parse(initial)
+        self._current = self._started_with = self._parse(initial)
 
     def current(self) -> Configuration:
         """Returns the configuration in effect."""
@@ -67,11 +75,20 @@ class LiveConfiguration:
             self._adopt(found)
         return self._current
 
+    @property
+    def needs_restart(self) -> list[str]:
+        """Keys that were changed and are read only once, at the start."""
+        then, now = self._started_with, self._current
+        names = {
+            "storageSecretName": then.storage_secret_name != now.storage_secret_name,
+            "etcdSecretName": then.etcd_secret_name != now.etcd_secret_name,
+        }
+        return [name for name, changed in names.items() if changed]
+
     def _parse(self, raw: JSON | None) -> Configuration:
         if raw is None:
             return config.load(*self._defaults)
-        origin = f"ConfigMap {self._namespace}/{config.CONFIG_MAP}"
-        return config.load(*self._defaults, (config.user_text(raw), origin))
+        return config.load(*self._defaults, (config.user_text(raw), _origin(self._namespace)))
 
     def _adopt(self, found: ConfigMap | None) -> None:
         try:
@@ -82,6 +99,42 @@ class LiveConfiguration:
             return
         self.problem = ""
         _log.info("configuration in effect", ignored=list(self._current.ignored))
+
+
+async def usable(
+    client: Client, recorder: EventRecorder, namespace: str, defaults_file: Path | None
+) -> JSON | None:
+    """Returns the ConfigMap that a start finds, once it can be used; None where there is none.
+
+    A bad one is told to its author in an Event and waited out: a process that ends has its reason only in a
+    log, and comes back to the same.
+
+    Raises:
+        ConfigurationError: the installation's defaults cannot be used.
+    """
+    defaults = _read_defaults(defaults_file)
+    config.load(*defaults)
+    told = ""
+    while True:
+        try:
+            raw = await client.get(CONFIG_MAP, config.CONFIG_MAP, namespace)
+        except NotFound:
+            return None
+        try:
+            config.load(*defaults, (config.user_text(raw), _origin(namespace)))
+        except ConfigurationError as error:
+            if str(error) != told:
+                told = str(error)
+                _log.error("configuration not usable; waiting for a better one", error=told)
+                message = f"Not in effect, and the controller waits for it: {told}"
+                await recorder.event(ConfigMap.parse(raw), "Warning", "InvalidConfiguration", message)
+            await asyncio.sleep(_POLL_S)
+        else:
+            return raw
+
+
+def _origin(namespace: str) -> str:
+    return f"ConfigMap {namespace}/{config.CONFIG_MAP}"
 
 
 def _read_defaults(path: Path | None) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
+from controller import marks
 from controller.labels import NO_RUNTIME, format_labels, protocol_labels
 
 if TYPE_CHECKING:
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 NAME = "tc-config"
-COMMON_LABELS = {
-    "app.kubernetes.io/instance": "modelmesh-controller",
-    "app.kubernetes.io/managed-by": "modelmesh-controller",
-    "app.kubernetes.io/name": "modelmesh-controller",
-}
-"""On every object that the controller makes."""
 
 _DATAPLANE_API = {
     "rpcConfigs": {
@@ -62,8 +57,13 @@ def type_constraints(runtimes: Mapping[str, ServingRuntimeSpec], *, rest: bool) 
     return _compact({type_: {"required": labels} for type_, labels in sorted(required.items())})
 
 
-def config_map(namespace: str, runtimes: Mapping[str, ServingRuntimeSpec], *, rest: bool) -> JSON:
-    """Builds `tc-config`. The entries are binary, as they have always been."""
+def config_map(
+    namespace: str, runtimes: Mapping[str, ServingRuntimeSpec], controller: str, *, rest: bool
+) -> JSON:
+    """Builds `tc-config`; `controller` is the namespace of the controller that makes it.
+
+    The entries are binary, as they have always been.
+    """
     files = {
         "dataplane_api_config": _compact(_DATAPLANE_API),
         "type_constraints": type_constraints(runtimes, rest=rest),
@@ -71,6 +71,6 @@ def config_map(namespace: str, runtimes: Mapping[str, ServingRuntimeSpec], *, re
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(COMMON_LABELS)},
+        "metadata": {"name": NAME, "namespace": namespace, "labels": marks.labels(controller)},
         "binaryData": {name: base64.b64encode(text.encode()).decode() for name, text in files.items()},
     }

@@ -92,6 +92,7 @@ class Environment:
         namespace_scope: whether only the own namespace is served.
         inference_services: whether InferenceServices are served; None: where they can be read.
         cluster_runtimes: whether ClusterServingRuntimes are; None: where they can be read.
+        secrets: whether Secrets are watched in all served namespaces; None: where they can be.
         defaults_file: the installation's defaults of the configuration.
         kubeconfig: how to reach the API server; None inside a cluster.
     """
@@ -102,6 +103,7 @@ class Environment:
     namespace_scope: bool = False
     inference_services: bool | None = None
     cluster_runtimes: bool | None = None
+    secrets: bool | None = None
     defaults_file: Path = DEFAULTS_FILE
     kubeconfig: Path | None = None
 
@@ -136,6 +138,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         namespace_scope=variables.get("NAMESPACE_SCOPE") == "true",
         inference_services=_switch(variables, "ENABLE_ISVC_WATCH"),
         cluster_runtimes=_switch(variables, "ENABLE_CSR_WATCH"),
+        secrets=_switch(variables, "ENABLE_SECRET_WATCH"),
         defaults_file=Path(variables.get("CONFIG_DEFAULTS_FILE") or DEFAULTS_FILE),
         kubeconfig=Path(kubeconfig) if kubeconfig else None,
     )

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from api.core import CONFIG_MAP, NAMESPACE
+from api.core import NAMESPACE, Secret
+from api.monitoring import ServiceMonitor
 from api.v1alpha1 import ClusterServingRuntime
 from api.v1beta1 import InferenceService
-from controller import config, probes
-from controller.assembly import Assembly, Sources
+from controller import configured, probes
+from controller.assembly import COMPONENT, Assembly, Sources
 from controller.environment import parse_flags, read_environment
 from controller.errors import ControllerError
 from controller.runtime.errors import ClientError, Forbidden, NotFound
+from controller.runtime.events import EventRecorder
 from controller.runtime.http_client import load_client
 from controller.runtime.manager import Manager
 
@@ -35,12 +37,6 @@ _log = structlog.get_logger(__name__)
 
 class StartError(ControllerError):
     """The process cannot do its work in this cluster; the text says what to change."""
-
-
-async def _configuration(client: Client, namespace: str) -> JSON | None:
-    with suppress(NotFound):
-        return await client.get(CONFIG_MAP, config.CONFIG_MAP, namespace)
-    return None
 
 
 async def _check_permissions(client: Client, environment: Environment) -> None:
@@ -68,19 +64,87 @@ async def _readable(client: Client, kind: type[KubeObject], namespace: str) -> b
 
 async def _sources(client: Client, environment: Environment) -> Sources:
     namespace = environment.namespace if environment.namespace_scope else ""
-    inference_services = environment.inference_services
-    if inference_services is None or inference_services:
-        readable = await _readable(client, InferenceService, namespace)
-        if inference_services and not readable:
-            raise StartError("ENABLE_ISVC_WATCH is true, but InferenceServices cannot be read")
-        inference_services = readable
-    cluster_runtimes = environment.cluster_runtimes
-    if cluster_runtimes is None or cluster_runtimes:
-        readable = await _readable(client, ClusterServingRuntime, "")
-        if cluster_runtimes and not readable:
-            raise StartError("ENABLE_CSR_WATCH is true, but ClusterServingRuntimes cannot be read")
-        cluster_runtimes = readable
-    return Sources(inference_services=inference_services, cluster_runtimes=cluster_runtimes)
+
+    async def available(wanted: bool | None, kind: type[KubeObject], variable: str) -> bool:  # noqa: FBT001
+        if wanted is False:
+            return False
+        readable = await _readable(client, kind, namespace)
+        if wanted and not readable:
+            raise StartError(f"{variable} is true, but {kind.RESOURCE.plural} cannot be read")
+        return readable
+
+    return Sources(
+        inference_services=await available(
+            environment.inference_services, InferenceService, "ENABLE_ISVC_WATCH"
+        ),
+        cluster_runtimes=await available(
+            environment.cluster_runtimes, ClusterServingRuntime, "ENABLE_CSR_WATCH"
+        ),
+        secrets=await available(environment.secrets, Secret, "ENABLE_SECRET_WATCH"),
+        monitors=await _readable(client, ServiceMonitor, namespace),
+    )
+
+
+class _Process:
+    """One run of the controller, from the first question to the API server to the last answer."""
+
+    def __init__(self, client: Client, environment: Environment, flags: Flags) -> None:
+        self._client = client
+        self._environment = environment
+        self._flags = flags
+        self._manager: Manager | None = None
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stops in order."""
+        self._stop.set()
+        if self._manager is not None:
+            self._manager.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether objects are being reconciled."""
+        return self._manager is not None and self._manager.ready
+
+    async def run(self) -> None:
+        """Waits for what it needs, then works until it is stopped."""
+        initial = await self._configuration()
+        if self._stop.is_set():
+            return
+        environment = self._environment
+        sources = await _sources(self._client, environment)
+        namespaces = [environment.namespace] if environment.namespace_scope else None
+        self._manager = manager = Manager(self._client, namespaces=namespaces)
+        assembly = Assembly(manager, environment, sources, initial)
+        _log.info(
+            "starting",
+            namespace=environment.namespace,
+            scope="namespace" if environment.namespace_scope else "cluster",
+            inference_services=sources.inference_services,
+            cluster_runtimes=sources.cluster_runtimes,
+        )
+        if self._flags.enable_leader_election:
+            _log.warning(
+                "leader election is not active in this release; run one replica",
+                flag="--enable-leader-election",
+            )
+        try:
+            await manager.run()
+        finally:
+            await assembly.close()
+
+    async def _configuration(self) -> JSON | None:
+        """Returns the ConfigMap to start with; a stop ends the wait for it."""
+        environment = self._environment
+        recorder = EventRecorder(self._client, COMPONENT)
+        waits = configured.usable(self._client, recorder, environment.namespace, environment.defaults_file)
+        found, stopped = asyncio.create_task(waits), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([found, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return await found if found.done() else None
+        finally:
+            found.cancel()
+            stopped.cancel()
 
 
 async def run(environment: Environment, flags: Flags) -> None:
@@ -92,32 +156,13 @@ async def run(environment: Environment, flags: Flags) -> None:
     """
     async with await load_client(environment.kubeconfig) as client:
         await _check_permissions(client, environment)
-        initial = await _configuration(client, environment.namespace)
-        sources = await _sources(client, environment)
-        namespaces = [environment.namespace] if environment.namespace_scope else None
-        manager = Manager(client, namespaces=namespaces)
-        assembly = Assembly(manager, environment, sources, initial)
+        process = _Process(client, environment, flags)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, manager.stop)
-        if flags.enable_leader_election:
-            _log.warning(
-                "leader election is not active in this release; run one replica",
-                flag="--enable-leader-election",
-            )
-        _log.info(
-            "starting",
-            namespace=environment.namespace,
-            scope="namespace" if environment.namespace_scope else "cluster",
-            inference_services=sources.inference_services,
-            cluster_runtimes=sources.cluster_runtimes,
-        )
+            loop.add_signal_handler(number, process.stop)
         addresses = (flags.health_probe_bind_address, flags.metrics_addr)
-        try:
-            async with probes.serving(*addresses, ready=lambda: manager.ready):
-                await manager.run()
-        finally:
-            await assembly.close()
+        async with probes.serving(*addresses, ready=lambda: process.ready):
+            await process.run()
     _log.info("stopped")
 
 

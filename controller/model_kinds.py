@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from api.meta import KubeObject
 from api.v1alpha1 import Predictor, PredictorSpec
 from api.v1beta1 import InferenceService
-from controller import conversion
+from controller import conversion, withdrawal
 from controller.model_id import Source
 from controller.status_fields import InferenceServiceFields, PredictorFields, StatusFields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+JSON = dict[str, Any]
 
 T = TypeVar("T", bound=KubeObject)
 
@@ -29,6 +31,7 @@ class ModelKind(Generic[T]):
         is_ours: whether an object is for ModelMesh at all.
         spec: the Predictor form of its spec.
         check: raises InvalidSpecError where that contradicts itself.
+        withdrawn: the status without what we wrote; None where there is nothing to take out.
     """
 
     type: type[T]
@@ -37,6 +40,7 @@ class ModelKind(Generic[T]):
     is_ours: Callable[[T], bool]
     spec: Callable[[T], PredictorSpec]
     check: Callable[[PredictorSpec], None]
+    withdrawn: Callable[[JSON], JSON | None]
 
 
 def _accept(_: PredictorSpec) -> None:
@@ -54,6 +58,7 @@ INFERENCE_SERVICE: ModelKind[InferenceService] = ModelKind(
     is_ours=conversion.is_modelmesh,
     spec=conversion.predictor_spec,
     check=_accept,
+    withdrawn=withdrawal.inference_service,
 )
 PREDICTOR: ModelKind[Predictor] = ModelKind(
     type=Predictor,
@@ -62,4 +67,5 @@ PREDICTOR: ModelKind[Predictor] = ModelKind(
     is_ours=_is_model,
     spec=lambda predictor: predictor.spec,
     check=conversion.check,
+    withdrawn=withdrawal.predictor,
 )

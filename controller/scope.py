@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from api.core import Namespace
@@ -53,3 +53,15 @@ class Scope:
     def root_prefix(self, name: str) -> str:
         """Returns what comes before a namespace's keys in the store."""
         return "" if name == self.own else f"/mm_ns/{name}"
+
+
+def switched(old: Namespace | None, new: Namespace | None) -> bool:
+    """Tells whether a change of a namespace may have enabled or disabled it."""
+    return _switches(old) != _switches(new)
+
+
+def _switches(namespace: Namespace | None) -> tuple[Any, ...]:
+    if namespace is None:
+        return ()
+    label = namespace.metadata.labels.get(ENABLED_LABEL)
+    return label, namespace.metadata.deletion_timestamp, namespace.status.get("phase")

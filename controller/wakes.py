@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from api.meta import KubeObject
-from controller.errors import InvalidSpecError
+from controller.demand import model_of
 from controller.mesh_client import ready_addresses
 from controller.reconcilers.servingruntime import RUNTIME_KINDS
 from controller.runtime.controller import controller_of
@@ -15,26 +15,15 @@ from controller.runtimes import Catalog
 from controller.status import State, Transition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from api.core import Deployment, Endpoints
-    from api.v1alpha1 import ClusterServingRuntime, PredictorSpec, ServingRuntime
+    from api.core import Endpoints
+    from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
     from controller.model_kinds import ModelKind
     from controller.runtime.informer import Lister
     from controller.scope import Scope
 
 T = TypeVar("T", bound=KubeObject)
-
-
-def valid_models(kind: ModelKind[T], objects: Iterable[T]) -> Iterator[PredictorSpec]:
-    """Yields the models that these objects describe, without those of other systems and invalid ones."""
-    for obj in objects:
-        if kind.is_ours(obj):
-            try:
-                yield kind.spec(obj)
-            except InvalidSpecError:
-                # It shows in the object's status, and asks for no runtime.
-                continue
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +40,11 @@ class RuntimeWakes:
     runtimes: Callable[[str], Mapping[str, ServingRuntime | ClusterServingRuntime]]
     rest: Callable[[], bool]
 
-    def owner(self, deployment: Deployment) -> Iterator[Request]:
-        """The runtime of a Deployment."""
-        owner = controller_of(deployment)
+    def owner(self, obj: KubeObject) -> Iterator[Request]:
+        """The runtime of a Deployment or an autoscaler."""
+        owner = controller_of(obj)
         if owner is not None and owner.kind in RUNTIME_KINDS:
-            yield Request(deployment.namespace, owner.name)
+            yield Request(obj.namespace, owner.name)
 
     def in_namespace(self, obj: KubeObject) -> Iterator[Request]:
         """All runtimes of the object's namespace; of the namespace, where it is one."""
@@ -78,13 +67,36 @@ class RuntimeWakes:
         """The runtimes that can load an object's model."""
 
         def enqueue(obj: T) -> Iterator[Request]:
-            for model in valid_models(kind, [obj]):
-                found = self.runtimes(obj.namespace)
-                specs = {name: runtime.spec for name, runtime in found.items() if runtime.spec.multi_model}
-                for name in Catalog(specs, rest=self.rest()).supporting(model):
-                    yield Request(obj.namespace, name)
+            model = model_of(kind, obj)
+            if model is None:
+                return
+            found = self.runtimes(obj.namespace)
+            specs = {name: runtime.spec for name, runtime in found.items() if runtime.spec.multi_model}
+            for name in Catalog(specs, rest=self.rest()).supporting(model):
+                yield Request(obj.namespace, name)
 
         return enqueue
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceWakes:
+    """Wakes namespaces; a request has no name.
+
+    Attributes:
+        scope: the served namespaces.
+    """
+
+    scope: Scope
+
+    @staticmethod
+    def of(obj: KubeObject) -> Iterator[Request]:
+        """The namespace of an object; the namespace itself, where it is one."""
+        yield Request(obj.namespace or obj.name, "")
+
+    def all(self, _: KubeObject) -> Iterator[Request]:
+        """All served namespaces."""
+        for namespace in self.scope.all_enabled():
+            yield Request(namespace, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,10 @@ class ModelWakes:
         """All objects of all served namespaces."""
         for namespace in self.scope.all_enabled():
             yield from self._matching(namespace, lambda _: True)
+
+    def within(self, namespace: KubeObject) -> Iterator[Request]:
+        """All objects of a namespace, which may have been enabled or disabled."""
+        return self._matching(namespace.name, lambda _: True)
 
     def unsettled_beside(self, obj: KubeObject) -> Iterator[Request]:
         """The objects in the namespace of `obj` that do not serve what they ask for yet."""
@@ -131,3 +147,8 @@ class ModelWakes:
 def addresses_changed(old: Endpoints | None, new: Endpoints | None) -> bool:
     """Tells whether the ready mesh instances behind a Service changed."""
     return ready_addresses(old, "grpc") != ready_addresses(new, "grpc")
+
+
+def exists_otherwise(old: KubeObject | None, new: KubeObject | None) -> bool:
+    """Tells whether an object came or went."""
+    return (old is None) != (new is None)

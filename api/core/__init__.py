@@ -19,6 +19,11 @@ from api.core.apps import (
     LabelSelector,
     RollingUpdate,
 )
+from api.core.autoscaling import (
+    HORIZONTAL_POD_AUTOSCALER,
+    HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec,
+)
 from api.core.config import CONFIG_MAP, NAMESPACE, SECRET, ConfigMap, Namespace, Secret
 from api.core.coordination import LEASE, Lease, LeaseSpec
 from api.core.event import EVENT, Event, EventSource
@@ -73,6 +78,7 @@ from api.core.service import (
     ServicePort,
     ServiceSpec,
 )
+from api.core.storage import PERSISTENT_VOLUME_CLAIM, PersistentVolumeClaim
 
 __all__ = [
     "CONFIG_MAP",
@@ -80,8 +86,10 @@ __all__ = [
     "DEPLOYMENT",
     "ENDPOINTS",
     "EVENT",
+    "HORIZONTAL_POD_AUTOSCALER",
     "LEASE",
     "NAMESPACE",
+    "PERSISTENT_VOLUME_CLAIM",
     "POD",
     "SECRET",
     "SERVICE",
@@ -113,6 +121,8 @@ __all__ = [
     "ExecAction",
     "GRPCAction",
     "HTTPGetAction",
+    "HorizontalPodAutoscaler",
+    "HorizontalPodAutoscalerSpec",
     "HostPathVolumeSource",
     "KeySelector",
     "KeyToPath",
@@ -129,6 +139,7 @@ __all__ = [
     "NodeSelectorTerm",
     "ObjectFieldSelector",
     "ObjectReference",
+    "PersistentVolumeClaim",
     "PersistentVolumeClaimVolumeSource",
     "Pod",
     "PodCondition",

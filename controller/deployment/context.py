@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controller import endpoint
+from controller.claims import volume_name
 from controller.errors import InvalidRuntimeError
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class PodContext:
         runtime: the (Cluster)ServingRuntime; its spec has been validated.
         namespace: where the pods run.
         configuration: the user's configuration.
+        controller: namespace of the controller.
         etcd_secret: name of the Secret with `etcd_connection`.
+        storage_secret: name of the Secret with the storages.
         replicas: number of pods.
         claims: PersistentVolumeClaims to mount, sorted.
         tls: key pair of the inference ports; None for plain text.
@@ -57,7 +60,9 @@ class PodContext:
     runtime: ServingRuntime | ClusterServingRuntime
     namespace: str
     configuration: Configuration
+    controller: str
     etcd_secret: str
+    storage_secret: str
     replicas: int
     claims: tuple[str, ...] = ()
     tls: Tls | None = None
@@ -124,7 +129,7 @@ def field_ref(path: str) -> JSON:
 
 def shared_mounts(context: PodContext) -> list[JSON]:
     """Returns the mounts of every container that reads models."""
-    claims = (mount(claim, f"/pvc_mounts/{claim}", read_only=True) for claim in context.claims)
+    claims = (mount(volume_name(claim), f"/pvc_mounts/{claim}", read_only=True) for claim in context.claims)
     return [mount(MODELS, "/models"), *claims]
 
 

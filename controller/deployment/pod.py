@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from controller.constraints import COMMON_LABELS
+from controller import marks
 from controller.deployment import mesh, scheduling, server, storage, volumes
 from controller.deployment.context import PodContext, Tls
 
 if TYPE_CHECKING:
     from controller.config import Configuration
 
-__all__ = ["SERVICE_LABEL", "PodContext", "Tls", "build", "name_of"]
+__all__ = ["PodContext", "Tls", "build", "name_of"]
 
 JSON = dict[str, Any]
-
-SERVICE_LABEL = "modelmesh-service"
-"""Label of everything that belongs to one mesh; its value is the name of the Service."""
 
 
 def name_of(configuration: Configuration, runtime: str) -> str:
@@ -68,19 +65,23 @@ def _pod(context: PodContext) -> JSON:
     } | {field: value for field, value in optional.items() if value}
 
 
+def _user_labels(context: PodContext) -> dict[str, str]:
+    return context.configuration.runtime_pod_labels | context.spec.labels
+
+
 def build(context: PodContext) -> JSON:
     """Builds the Deployment; InvalidRuntimeError where the endpoints cannot share one socket volume."""
     configuration = context.configuration
     name = name_of(configuration, context.runtime.name)
-    selector = {SERVICE_LABEL: configuration.inference_service_name, "name": name}
-    labels = COMMON_LABELS | selector
+    service = configuration.inference_service_name
+    selector = {marks.SERVICE: service, "name": name}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": name,
             "namespace": context.namespace,
-            "labels": labels,
+            "labels": marks.labels(context.controller, service) | {"name": name},
             "ownerReferences": [context.runtime.owner_reference().dump()],
         },
         "spec": {
@@ -92,7 +93,7 @@ def build(context: PodContext) -> JSON:
             },
             "template": {
                 "metadata": {
-                    "labels": labels | configuration.runtime_pod_labels | context.spec.labels,
+                    "labels": marks.COMMON | selector | _user_labels(context),
                     "annotations": _annotations(context),
                 },
                 "spec": _pod(context),

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from controller import constraints, quantity
+from controller.claims import volume_name
 from controller.deployment.context import (
     CONSTRAINTS,
     ETCD_CONFIG,
@@ -46,9 +47,9 @@ def build(context: PodContext) -> list[JSON]:
     if context.socket_directory:
         volumes.append({"name": SOCKET, "emptyDir": {}})
     if context.adapter is not None or context.has_puller:
-        volumes.append(_secret(STORAGE_CONFIG, context.configuration.storage_secret_name))
+        volumes.append(_secret(STORAGE_CONFIG, context.storage_secret))
     volumes += (
-        {"name": claim, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        {"name": volume_name(claim), "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for claim in context.claims
     )
     volumes += [

@@ -33,4 +33,7 @@ class ConfigurationReconciler:
         if found is not None and self.live.problem:
             message = f"Not in effect: {self.live.problem}"
             await self.recorder.event(found, "Warning", "InvalidConfiguration", message)
+        elif found is not None and (names := self.live.needs_restart):
+            message = f"{' and '.join(names)} will be in effect once the controller is restarted"
+            await self.recorder.event(found, "Warning", "RestartNeeded", message)
         return Result()

@@ -88,17 +88,26 @@ class ModelReconciler(Generic[T]):
         self._kind = kind
         self._objects = objects
         self._with = surroundings
+        self._served: set[Request] = set()
 
     async def reconcile(self, request: Request) -> Result:
         """Registers or removes the model, and writes the object's status where it changed."""
-        if not self._with.scope.enabled(request.namespace):
-            return Result()
         obj = self._objects.get(request.name, request.namespace)
+        if not self._with.scope.enabled(request.namespace):
+            # Only what this process served is its to take back: the namespace may be another controller's.
+            if obj is not None and request in self._served:
+                await self._withdraw(obj)
+            self._served.discard(request)
+            return Result()
         if obj is None and request in self._objects.unparsable:
             # Its model must stay: only an object that is known to be gone takes its model along.
             return Result()
         if obj is None or not self._kind.is_ours(obj):
+            self._served.discard(request)
+            if obj is not None:
+                await self._withdraw(obj)
             return await self._remove(request, gone=obj is None)
+        self._served.add(request)
         try:
             spec = self._kind.spec(obj)
         except InvalidSpecError as error:
@@ -167,6 +176,18 @@ class ModelReconciler(Generic[T]):
             registered = self._with.registered(request.namespace, request.name)
             return Result(_DELETE_RETRY_S if registered or (registered is None and gone) else None)
         return Result()
+
+    async def _withdraw(self, obj: T) -> None:
+        """Takes back what the object's status says of a model that nobody looks after any more."""
+        raw = obj.dump()
+        left = self._kind.withdrawn(raw.get("status") or {})
+        if left is None:
+            return
+        await self._with.client.replace(
+            self._kind.type.RESOURCE, raw | {"status": left}, subresource="status"
+        )
+        message = "Not served by ModelMesh any more"
+        await self._with.recorder.event(obj, "Normal", "Withdrawn", message)
 
     def _urls(self, obj: T) -> Urls:
         return urls(self._with.configuration(), obj.namespace)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from api.core import DEPLOYMENT, SERVICE, Deployment, Namespace, Service
-from controller.constraints import COMMON_LABELS
-from controller.deployment.pod import SERVICE_LABEL
+from controller import marks
+from controller.reconcilers import servicemonitor
 from controller.runtime.apply import ensure
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from api.meta import KubeObject
+    from api.monitoring import ServiceMonitor
     from controller.config import Configuration
     from controller.runtime.client import Client
     from controller.runtime.informer import Lister
@@ -30,8 +31,15 @@ _log = structlog.get_logger(__name__)
 _HEADLESS = "None"
 
 
-def build(configuration: Configuration, namespace: str, owner: KubeObject | None) -> JSON:
-    """Builds the Service; its targets are ports of container `mm` by name."""
+def build(configuration: Configuration, namespace: str, controller: str, owner: KubeObject | None) -> JSON:
+    """Builds the Service; its targets are ports of container `mm` by name.
+
+    Args:
+        configuration: the configuration in effect.
+        namespace: where the mesh is.
+        controller: namespace of the controller.
+        owner: what the Service goes with; None where there is nothing.
+    """
     name = configuration.inference_service_name
     ports = {
         "grpc": configuration.inference_service_port,
@@ -44,11 +52,11 @@ def build(configuration: Configuration, namespace: str, owner: KubeObject | None
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": COMMON_LABELS | {SERVICE_LABEL: name},
+            "labels": marks.labels(controller, name),
         }
         | ({"ownerReferences": [owner.owner_reference().dump()]} if owner is not None else {}),
         "spec": {
-            "selector": {SERVICE_LABEL: name},
+            "selector": {marks.SERVICE: name},
             "ports": [
                 {"name": port, "port": number, "protocol": "TCP", "targetPort": port}
                 for port, number in ports.items()
@@ -69,6 +77,7 @@ class ServiceReconciler:
         configuration: returns the configuration in effect.
         services: the cache of Services that belong to a mesh.
         namespaces: the cache of namespaces; None in namespace scope.
+        monitors: the cache of ServiceMonitors; None where the Prometheus operator is not installed.
         own_deployment: name of the controller's Deployment.
         follow: called with each served namespace: its registry is to be followed.
         leave: called with each namespace that is not served.
@@ -79,6 +88,7 @@ class ServiceReconciler:
     configuration: Callable[[], Configuration]
     services: Lister[Service]
     namespaces: Lister[Namespace] | None
+    monitors: Lister[ServiceMonitor] | None
     own_deployment: str
     follow: Callable[[str], None]
     leave: Callable[[str], None]
@@ -90,11 +100,12 @@ class ServiceReconciler:
         if not self.scope.enabled(namespace):
             self.leave(namespace)
             for service in present:
-                await self._delete(service)
+                if marks.made_by(service, self.scope.own):
+                    await self._delete(service)
             return Result()
         self.follow(namespace)
         configuration = self.configuration()
-        wanted = build(configuration, namespace, await self._owner(namespace))
+        wanted = build(configuration, namespace, self.scope.own, await self._owner(namespace))
         live = self.services.get(configuration.inference_service_name, namespace)
         if live is not None and (live.spec.cluster_ip == _HEADLESS) != configuration.headless_service:
             # A Service cannot change between the two; the deletion wakes us to make the other.
@@ -103,6 +114,8 @@ class ServiceReconciler:
         done = await ensure(self.client, SERVICE, wanted, live=live)
         if done.action != "unchanged":
             _log.info(f"service {done.action}", namespace=namespace, service=wanted["metadata"]["name"])
+        if self.monitors is not None:
+            await servicemonitor.reconcile(self.client, self.monitors, configuration, done.object)
         for service in present:
             if service.name != configuration.inference_service_name:
                 # The name was changed; what is left would select the pods of a mesh that is no more.

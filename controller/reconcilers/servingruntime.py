@@ -1,4 +1,4 @@
-"""ServingRuntimes and ClusterServingRuntimes: the type constraints of a namespace, a Deployment each."""
+"""ServingRuntimes and ClusterServingRuntimes: a Deployment each, and an autoscaler where one is asked for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from api.core import CONFIG_MAP, DEPLOYMENT, ConfigMap, Deployment
-from controller import constraints, deployment, runtime_validation, runtimes
+from api.core import (
+    DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
+    Deployment,
+    HorizontalPodAutoscaler,
+    PersistentVolumeClaim,
+)
+from controller import autoscaling, claims, deployment, labels, marks, runtime_validation, runtimes
 from controller.errors import InvalidRuntimeError
 from controller.runtime.apply import ensure
 from controller.runtime.controller import controller_of
@@ -19,13 +25,16 @@ from controller.runtimes import Catalog
 from controller.scale_to_zero import IdleTimers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from api.core import Secret
     from api.meta import KubeObject
     from api.resource import Resource
-    from api.v1alpha1 import ClusterServingRuntime, PredictorSpec, ServingRuntime
+    from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
+    from controller.autoscaling import Autoscaling
     from controller.config import Configuration
-    from controller.runtime.client import Client
+    from controller.demand import Demand, Wish
+    from controller.runtime.client import JSON, Client
     from controller.runtime.events import EventRecorder
     from controller.runtime.informer import Lister
     from controller.scope import Scope
@@ -45,12 +54,16 @@ class RuntimeReconciler:
         scope: the served namespaces.
         configuration: returns the configuration in effect.
         etcd_secret: name of the Secret with `etcd_connection`.
+        storage_secret: name of the Secret with the storages.
         cluster_runtimes: the cluster's runtimes; None in namespace scope.
         namespaced_runtimes: the namespaces' own.
         deployments: the cache of Deployments.
-        config_maps: the cache of `tc-config` ConfigMaps.
-        models: returns the valid models of a namespace.
+        autoscalers: the cache of HorizontalPodAutoscalers.
+        volume_claims: the cache of PersistentVolumeClaims.
+        storages: returns the storage Secret of a namespace.
+        demand: what the models of a namespace ask for.
         clock: monotonic time in seconds.
+        problems: why a runtime is not deployed as it asks for, by namespace and name.
     """
 
     client: Client
@@ -58,13 +71,17 @@ class RuntimeReconciler:
     scope: Scope
     configuration: Callable[[], Configuration]
     etcd_secret: str
+    storage_secret: str
     cluster_runtimes: Lister[ClusterServingRuntime] | None
     namespaced_runtimes: Lister[ServingRuntime]
     deployments: Lister[Deployment]
-    config_maps: Lister[ConfigMap]
-    models: Callable[[str], Iterable[PredictorSpec]]
+    autoscalers: Lister[HorizontalPodAutoscaler]
+    volume_claims: Lister[PersistentVolumeClaim]
+    storages: Callable[[str], Awaitable[Secret | None]]
+    demand: Demand
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
     idle: IdleTimers = field(default_factory=IdleTimers)
+    problems: dict[Request, str] = field(default_factory=dict)
 
     def runtimes(self, namespace: str) -> dict[str, ServingRuntime | ClusterServingRuntime]:
         """Returns the runtimes that count in a namespace, by name, were it served."""
@@ -78,93 +95,119 @@ class RuntimeReconciler:
         return Catalog(runtimes.enabled(found), rest=rest)
 
     async def reconcile(self, request: Request) -> Result:
-        """Makes the namespace's type constraints and the runtime's Deployment be as they should."""
-        found = self.runtimes(request.namespace)
+        """Makes the runtime's Deployment and autoscaler be as they should, or not be."""
         served = self.scope.enabled(request.namespace)
-        await self._constrain(request.namespace, found if served else {})
-        runtime = found.get(request.name)
-        if runtime is None:
-            # Its Deployment goes with it, by the owner reference; not so if it has only ceased to be ours.
+        runtime = self._find(request)
+        if runtime is None or not served or runtime.spec.disabled or not runtime.spec.multi_model:
             self.idle.forget(request)
-            if self.cluster_runtimes is not None and self.cluster_runtimes.get(request.name) is not None:
-                await self._remove_deployments(request)
+            self.problems.pop(request, None)
+            if runtime is not None or not served:
+                # That of a runtime which was deleted goes with it, by the owner reference.
+                await self._remove_deployments(request, served=served)
             return Result()
         configuration = self.configuration()
-        if not served:
-            self.idle.forget(request)
-            await self._remove_deployments(request)
-            return Result()
         try:
             runtime_validation.check(runtime.spec, configuration.built_in_server_types)
+            scaling = autoscaling.autoscaling(runtime.metadata.annotations, runtime.spec)
         except InvalidRuntimeError as error:
             # The Deployment stays as it is. Trying again is of no use before something has changed.
-            await self._report(runtime, error)
+            await self._report(request, runtime, error)
             return Result()
-        if runtime.spec.disabled or not runtime.spec.multi_model:
-            self.idle.forget(request)
-            await self._remove_deployments(request)
-            return Result()
-        return await self._deploy(request, runtime, configuration)
+        return await self._deploy(request, runtime, configuration, scaling)
+
+    def _find(self, request: Request) -> ServingRuntime | ClusterServingRuntime | None:
+        if own := self.namespaced_runtimes.get(request.name, request.namespace):
+            return own
+        return None if self.cluster_runtimes is None else self.cluster_runtimes.get(request.name)
 
     async def _deploy(
         self,
         request: Request,
         runtime: ServingRuntime | ClusterServingRuntime,
         configuration: Configuration,
+        scaling: Autoscaling | None,
     ) -> Result:
         spec = runtime.spec
-        alone = Catalog({runtime.name: spec}, rest=configuration.rest_proxy.enabled)
+        own_labels = labels.runtime_labels(runtime.name, spec, rest=configuration.rest_proxy.enabled)
+        wishes = self.demand.of(request.namespace, own_labels)
+        wanted = configuration.pods_per_runtime if spec.replicas is None else spec.replicas
         replicas = self.idle.decide(
             request,
-            wanted=configuration.pods_per_runtime if spec.replicas is None else spec.replicas,
-            needed=any(alone.supporting(model) for model in self.models(request.namespace)),
+            wanted=wanted if scaling is None else scaling.minimum,
+            needed=bool(wishes),
             config=configuration.scale_to_zero,
             now=self.clock(),
         )
+        if not replicas.count:
+            scaling = None
+        name = deployment.name_of(configuration, runtime.name)
+        live = self.deployments.get(name, request.namespace)
         context = deployment.PodContext(
             runtime=runtime,
             namespace=request.namespace,
             configuration=configuration,
+            controller=self.scope.own,
             etcd_secret=self.etcd_secret,
-            replicas=replicas.count,
+            storage_secret=self.storage_secret,
+            replicas=replicas.count if scaling is None else _autoscaled(live, replicas.count),
+            claims=await self._claims(request.namespace, wishes, configuration),
         )
         try:
-            wanted = deployment.build(context)
-        except InvalidRuntimeError as error:
-            await self._report(runtime, error)
+            built = deployment.build(context)
+            done = await ensure(self.client, DEPLOYMENT, built, live=live)
+        except (InvalidRuntimeError, Invalid) as error:
+            # Some of what its author wrote, such as an image without a name, only the API server can judge.
+            await self._report(request, runtime, error)
             return Result()
-        live = self.deployments.get(wanted["metadata"]["name"], request.namespace)
-        try:
-            done = await ensure(self.client, DEPLOYMENT, wanted, live=live)
-        except Invalid as error:
-            # What its author wrote, such as an image without a name, only the API server could judge.
-            await self._report(runtime, error)
-            return Result()
+        self.problems.pop(request, None)
         if done.action != "unchanged":
-            _log.info(f"deployment {done.action}", runtime=str(request), replicas=replicas.count)
-        await self._remove_deployments(request, keep=wanted["metadata"]["name"])
+            _log.info(f"deployment {done.action}", runtime=str(request), replicas=context.replicas)
+        await self._autoscale(runtime, scaling, built)
+        await self._remove_deployments(request, served=True, keep=name)
         return Result(replicas.decide_again_s)
 
-    async def _constrain(
-        self,
-        namespace: str,
-        found: Mapping[str, ServingRuntime | ClusterServingRuntime],
-    ) -> None:
-        live = self.config_maps.get(constraints.NAME, namespace)
-        if found:
-            rest = self.configuration().rest_proxy.enabled
-            wanted = constraints.config_map(namespace, runtimes.enabled(found), rest=rest)
-            await ensure(self.client, CONFIG_MAP, wanted, live=live)
-        elif live is not None and live.metadata.labels.items() >= constraints.COMMON_LABELS.items():
-            await self._delete(CONFIG_MAP, live)
+    async def _claims(
+        self, namespace: str, wishes: Iterable[Wish], configuration: Configuration
+    ) -> tuple[str, ...]:
+        found = claims.of_secret(await self.storages(namespace))
+        if configuration.allow_any_pvc:
+            # One that is not there would keep the pods from starting; so only its model fails to load.
+            named = (wish.claim for wish in wishes if wish.claim)
+            found |= {claim for claim in named if self.volume_claims.get(claim, namespace) is not None}
+        return tuple(sorted(found))
 
-    async def _remove_deployments(self, request: Request, *, keep: str = "") -> None:
-        """Removes the runtime's Deployments; `keep` stays: others are from before the Service was renamed."""
-        for live in self.deployments.list(request.namespace):
-            owner = controller_of(live)
-            owned = owner is not None and owner.kind in RUNTIME_KINDS and owner.name == request.name
-            if owned and live.name != keep:
-                await self._delete(DEPLOYMENT, live)
+    async def _autoscale(
+        self,
+        runtime: ServingRuntime | ClusterServingRuntime,
+        scaling: Autoscaling | None,
+        built: JSON,
+    ) -> None:
+        metadata = built["metadata"]
+        live = self.autoscalers.get(metadata["name"], metadata["namespace"])
+        if scaling is not None:
+            wanted = autoscaling.build(runtime, scaling, built)
+            done = await ensure(self.client, HORIZONTAL_POD_AUTOSCALER, wanted, live=live)
+            if done.action != "unchanged":
+                _log.info(f"autoscaler {done.action}", namespace=metadata["namespace"], name=metadata["name"])
+        elif live is not None:
+            await self._delete(HORIZONTAL_POD_AUTOSCALER, live)
+
+    async def _remove_deployments(self, request: Request, *, served: bool, keep: str = "") -> None:
+        """Removes the runtime's Deployments and their autoscalers.
+
+        `keep` stays; others are from before the Service was renamed. In a namespace that is not served only
+        those of this controller go: another may serve it.
+        """
+        for lister, resource in (
+            (self.autoscalers, HORIZONTAL_POD_AUTOSCALER),
+            (self.deployments, DEPLOYMENT),
+        ):
+            for live in lister.list(request.namespace):
+                owner = controller_of(live)
+                owned = owner is not None and owner.kind in RUNTIME_KINDS and owner.name == request.name
+                ours = served or marks.made_by(live, self.scope.own)
+                if owned and ours and live.name != keep:
+                    await self._delete(resource, live)
 
     async def _delete(self, resource: Resource, live: KubeObject) -> None:
         try:
@@ -173,7 +216,17 @@ class RuntimeReconciler:
             _log.debug("gone already", kind=resource.kind, namespace=live.namespace, name=live.name)
 
     async def _report(
-        self, runtime: ServingRuntime | ClusterServingRuntime, error: InvalidRuntimeError | Invalid
+        self,
+        request: Request,
+        runtime: ServingRuntime | ClusterServingRuntime,
+        error: InvalidRuntimeError | Invalid,
     ) -> None:
+        self.problems[request] = str(error)
         _log.warning("runtime not usable", runtime=runtime.name, error=str(error))
         await self.recorder.event(runtime, "Warning", "InvalidSpec", f"Not deployed: {error}")
+
+
+def _autoscaled(live: Deployment | None, minimum: int) -> int:
+    """Returns the replicas of a Deployment that an autoscaler has in hand: what it set, once it has."""
+    present = 0 if live is None else live.spec.replicas or 0
+    return present or minimum

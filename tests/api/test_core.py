@@ -31,6 +31,11 @@ def test_every_typed_field_is_a_field_of_kubernetes(cls: type[Model]) -> None:
         (core.SECRET, "v1/secrets/Secret/True"),
         (core.EVENT, "v1/events/Event/True"),
         (core.NAMESPACE, "v1/namespaces/Namespace/False"),
+        (core.PERSISTENT_VOLUME_CLAIM, "v1/persistentvolumeclaims/PersistentVolumeClaim/True"),
+        (
+            core.HORIZONTAL_POD_AUTOSCALER,
+            "autoscaling/v2/horizontalpodautoscalers/HorizontalPodAutoscaler/True",
+        ),
         (core.DEPLOYMENT, "apps/v1/deployments/Deployment/True"),
         (core.LEASE, "coordination.k8s.io/v1/leases/Lease/True"),
         (core.CRD, "apiextensions.k8s.io/v1/customresourcedefinitions/CustomResourceDefinition/False"),
@@ -44,4 +49,4 @@ def test_resources_are_where_kubernetes_serves_them(resource: Resource, path: st
 def test_every_whole_object_has_its_resource() -> None:
     kinds = [cls for cls in vars(core).values() if isinstance(cls, type) and issubclass(cls, KubeObject)]
     assert {cls.RESOURCE.kind for cls in kinds} == {cls.__name__ for cls in kinds}
-    assert len(kinds) == 10
+    assert len(kinds) == 12

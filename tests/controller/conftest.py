@@ -12,13 +12,25 @@ import grpc
 import grpc.aio
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
-from api.core import CONFIG_MAP, DEPLOYMENT, ENDPOINTS, EVENT, SECRET, SERVICE
+from api.core import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    ENDPOINTS,
+    EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    SERVICE,
+)
+from api.core import NAMESPACE as NAMESPACE_KIND
+from api.monitoring import SERVICE_MONITOR
 from api.proto import model_mesh_pb2 as pb
 from api.proto.model_mesh_pb2_grpc import ModelMeshServicer, add_ModelMeshServicer_to_server
 from api.v1alpha1 import CLUSTER_SERVING_RUNTIME, PREDICTOR, SERVING_RUNTIME
 from api.v1beta1 import INFERENCE_SERVICE
-from controller.assembly import Assembly
+from controller.assembly import Assembly, Sources
 from controller.environment import Environment
 from controller.runtime import Manager
 from controller.runtime.apiserver import Core, MemoryClient
@@ -39,8 +51,11 @@ RESOURCES = {
         DEPLOYMENT,
         ENDPOINTS,
         EVENT,
+        HORIZONTAL_POD_AUTOSCALER,
+        PERSISTENT_VOLUME_CLAIM,
         SECRET,
         SERVICE,
+        SERVICE_MONITOR,
         CLUSTER_SERVING_RUNTIME,
         INFERENCE_SERVICE,
         PREDICTOR,
@@ -145,6 +160,7 @@ class World:
         self.port = port
         self.backend = MemoryBackend()
         self.environment = Environment(namespace=NAMESPACE, namespace_scope=True)
+        self.sources = Sources()
 
     # Acting.
 
@@ -155,28 +171,74 @@ class World:
             obj["metadata"].setdefault("namespace", NAMESPACE)
         return await self.client.create(resource, {"apiVersion": resource.api_version} | obj)
 
-    async def change(self, kind: str, name: str, patch: dict[str, Any]) -> None:
-        await self.client.patch(RESOURCES[kind], name, self.place(kind), patch)
+    async def change(self, kind: str, name: str, patch: dict[str, Any], namespace: str = "") -> None:
+        await self.client.patch(RESOURCES[kind], name, namespace or self.place(kind), patch)
 
     async def delete(self, kind: str, name: str) -> None:
         await self.client.delete(RESOURCES[kind], name, self.place(kind))
+
+    async def create_namespace(self, name: str, **labels: str) -> None:
+        await self.client.create(NAMESPACE_KIND, {"metadata": {"name": name, "labels": labels}})
+
+    async def enable(self, namespace: str, value: str | None = "true") -> None:
+        """Labels a namespace; None takes the label away."""
+        patch = {"metadata": {"labels": {"modelmesh-enabled": value}}}
+        await self.client.patch(NAMESPACE_KIND, namespace, "", patch)
+
+    async def put_secret(self, name: str, entries: dict[str, Any], namespace: str = NAMESPACE) -> None:
+        """Makes a Secret, or replaces one; entries that are no text are written as JSON."""
+        texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in entries.items()}
+        data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "data": data,
+        }
+        if await self.get("Secret", name, namespace) is None:
+            await self.client.create(SECRET, secret)
+        else:
+            await self.client.replace(SECRET, secret)
+
+    async def create_claim(self, name: str) -> None:
+        spec = {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        await self.create({"kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
 
     @staticmethod
     def place(kind: str) -> str:
         return NAMESPACE if RESOURCES[kind].namespaced else ""
 
-    async def create_runtime(self, **spec: Any) -> None:
+    async def create_runtime(
+        self,
+        kind: str = "ServingRuntime",
+        annotations: dict[str, str] | None = None,
+        namespace: str = NAMESPACE,
+        **spec: Any,
+    ) -> None:
         raw = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
+        raw |= {"kind": kind}
+        raw["metadata"] |= {"annotations": annotations or {}}
+        if RESOURCES[kind].namespaced:
+            raw["metadata"]["namespace"] = namespace
         raw["spec"] |= spec
         await self.create(raw)
 
-    async def create_isvc(self, name: str = "m", model_format: str = "sklearn", **model: Any) -> None:
+    async def create_isvc(
+        self, name: str = "m", model_format: str = "sklearn", namespace: str = NAMESPACE, **model: Any
+    ) -> None:
         model = {"modelFormat": {"name": model_format}, "storage": {"path": "p", "key": "k"}} | model
         model = {name: value for name, value in model.items() if value is not None}
         await self.create(
             {
                 "kind": "InferenceService",
-                "metadata": {"name": name, "annotations": {"serving.kserve.io/deploymentMode": "ModelMesh"}},
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "annotations": {"serving.kserve.io/deploymentMode": "ModelMesh"},
+                },
                 "spec": {"predictor": {"model": model}},
             },
         )
@@ -192,11 +254,15 @@ class World:
         else:
             await self.change("ConfigMap", "model-serving-config", {"data": data})
 
-    async def pods_come_up(self) -> None:
+    async def pods_come_up(self, namespace: str = NAMESPACE) -> None:
         """Makes the fake mesh a ready address of the Service."""
         address = {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"name": "grpc", "port": self.port}]}
         await self.create(
-            {"kind": "Endpoints", "metadata": {"name": "modelmesh-serving"}, "subsets": [address]},
+            {
+                "kind": "Endpoints",
+                "metadata": {"name": "modelmesh-serving", "namespace": namespace},
+                "subsets": [address],
+            },
         )
 
     async def pods_go(self) -> None:
@@ -264,6 +330,19 @@ class World:
             pytest.fail(f"{kind} {name} never became as expected; it is {json.dumps(seen, indent=1)}")
         return seen
 
+    async def settled(self) -> None:
+        """Returns once no controller of this process has anything to do."""
+
+        async def holds() -> bool:
+            return not any(
+                sample.value
+                for metric in REGISTRY.collect()
+                if metric.name in {"workqueue_depth", "controller_runtime_active_workers"}
+                for sample in metric.samples
+            )
+
+        await self.eventually(holds)
+
     async def ready(self, name: str = "m", status: str = "True", message: str = "") -> dict[str, Any]:
         """Returns the isvc's status once its Ready condition is so."""
 
@@ -324,14 +403,16 @@ async def world(idle_world: World) -> AsyncIterator[World]:
 class running:  # noqa: N801 -- used like a function
     """Runs the controller in a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, environment: Environment | None = None) -> None:
         self._world = world
+        self._environment = environment or world.environment
 
     async def __aenter__(self) -> Assembly:
         world = self._world
-        namespaces = [NAMESPACE] if world.environment.namespace_scope else None
+        environment = self._environment
+        namespaces = [environment.namespace] if environment.namespace_scope else None
         manager = Manager(world.client, namespaces=namespaces)
-        self._assembly = Assembly(manager, world.environment, open_store=world.open_store)
+        self._assembly = Assembly(manager, environment, world.sources, open_store=world.open_store)
         self._task = asyncio.create_task(manager.run())
         self._manager = manager
         ready = asyncio.create_task(manager.wait_ready())

@@ -24,7 +24,9 @@ def _context(spec: dict[str, Any], settings: str = "", **changes: Any) -> PodCon
         "runtime": runtime,
         "namespace": "ns",
         "configuration": config.load((settings, "settings")),
+        "controller": "modelmesh-serving",
         "etcd_secret": "model-serving-etcd",
+        "storage_secret": "storage-config",
         "replicas": 2,
     }
     return PodContext(**(fixed | changes))

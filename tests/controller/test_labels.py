@@ -95,7 +95,7 @@ def test_type_constraints_hold_every_type_and_the_default() -> None:
 
 
 def test_tc_config_keeps_its_entries_binary() -> None:
-    built = constraints.config_map("ns", {}, rest=True)
+    built = constraints.config_map("ns", {}, "modelmesh-serving", rest=True)
     assert built["metadata"]["name"] == "tc-config"
     assert "data" not in built
     files = {name: json.loads(base64.b64decode(text)) for name, text in built["binaryData"].items()}

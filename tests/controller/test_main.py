@@ -115,11 +115,30 @@ async def test_it_serves_until_it_is_told_to_stop(start: Any, idle_world: Any) -
 
 
 @pytest.mark.e2e
-async def test_a_bad_configuration_at_the_start_ends_it(start: Any, idle_world: Any) -> None:
+async def test_a_bad_configuration_at_the_start_is_told_and_waited_out(start: Any, idle_world: Any) -> None:
     await idle_world.configure(podsPerRuntime="many")
-    code, log = await (await start()).end()
-    assert code == 1
-    assert "podsPerRuntime" in log
+    process = await start()
+    events = await idle_world.events("InvalidConfiguration", kind="ConfigMap")
+    assert "podsPerRuntime" in events[0]["message"]
+    assert await process.status(f"{process.health}/healthz") == 200
+    assert await process.status(f"{process.health}/readyz") == 503
+    assert await idle_world.get("Service", "modelmesh-serving") is None
+
+    await idle_world.configure(podsPerRuntime=1)
+    await idle_world.until("Service", "modelmesh-serving", lambda obj: obj is not None)
+    process.terminate()
+    assert (await process.end())[0] == 0
+
+
+@pytest.mark.e2e
+async def test_it_stops_while_it_waits_for_a_better_configuration(start: Any, idle_world: Any) -> None:
+    await idle_world.configure(podsPerRuntime="many")
+    process = await start()
+    await idle_world.events("InvalidConfiguration", kind="ConfigMap")
+    process.terminate()
+    code, log = await process.end()
+    assert code == 0
+    assert "Traceback" not in log
 
 
 @pytest.mark.e2e
