@@ -49,6 +49,10 @@ _RUNTIME_COLUMNS: tuple[Column, ...] = (
     ("Disabled", "boolean", ".spec.disabled"),
     ("ModelType", "string", ".spec.supportedModelFormats[*].name"),
     ("Containers", "string", ".spec.containers[*].name"),
+    ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+    ("Pods", "integer", ".status.pods.ready"),
+    ("Models", "integer", ".status.models"),
+    ("Memory", "string", ".status.memory.used"),
     _AGE,
 )
 _PREVIOUS = ".status.components.predictor.traffic[?(@.tag=='prev')]"
@@ -80,7 +84,6 @@ COLUMNS: dict[type[KubeObject], tuple[Column, ...]] = {
 POLICIES = (AUTOSCALING, POLICY)
 """Rules that a CRD cannot hold."""
 
-_WITH_STATUS = (Predictor, InferenceService)
 _SHORT_NAMES = {InferenceService: ["isvc"]}
 
 _REMOVED = frozenset({"ephemeralContainers"})
@@ -219,7 +222,7 @@ def definition(cls: type[KubeObject]) -> JSON:
         "additionalPrinterColumns": [
             {"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS[cls]
         ],
-        "subresources": {"status": {}} if cls in _WITH_STATUS else {},
+        "subresources": {"status": {}},
         "schema": {"openAPIV3Schema": schema(cls)},
     }
     return {

@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from api.conditions import Condition
 from api.core.pod import Affinity, Container, EnvVar, LocalObjectReference, Toleration, Volume
-from api.meta import JSON, KubeObject, Model
+from api.meta import KubeObject, Model
 from api.resource import Resource
 from api.rules import Rule
 from api.v1alpha1 import rules
@@ -107,13 +108,54 @@ class ServingRuntimeSpec(Model):
     """The adapter for a known model server."""
 
 
+class PodCounts(Model):
+    """Pods of a runtime."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    desired: int = 0
+    """Pods that there should be."""
+    ready: int = 0
+    """Pods that serve."""
+
+
+class RuntimeMemory(Model):
+    """Memory for models in all pods of a runtime together, as Kubernetes quantities."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    capacity: str = ""
+    """What models may use."""
+    used: str = ""
+    """What they use."""
+
+
+class ServingRuntimeStatus(Model):
+    """The runtime as it is; for a cluster's runtime, in all served namespaces together."""
+
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready: whether models can be served. Absent while the runtime is disabled."""
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Generation of the spec that this status is about."""
+    pods: PodCounts | None = None
+    """Pods of the runtime."""
+    models: int | None = None
+    """Copies of models in the pods, loaded or being loaded; absent while the registry cannot be read."""
+    memory: RuntimeMemory | None = None
+    """Memory for models; absent while the registry cannot be read."""
+
+
 class ServingRuntime(KubeObject):
     """A model server that the models of one namespace can use."""
 
     RESOURCE: ClassVar[Resource] = SERVING_RUNTIME
 
     spec: ServingRuntimeSpec
-    status: JSON = Field(default_factory=dict)
+    status: ServingRuntimeStatus = Field(default_factory=ServingRuntimeStatus)
 
 
 class ClusterServingRuntime(KubeObject):
@@ -122,4 +164,4 @@ class ClusterServingRuntime(KubeObject):
     RESOURCE: ClassVar[Resource] = CLUSTER_SERVING_RUNTIME
 
     spec: ServingRuntimeSpec
-    status: JSON = Field(default_factory=dict)
+    status: ServingRuntimeStatus = Field(default_factory=ServingRuntimeStatus)

@@ -1,5 +1,6 @@
 """`serving.kserve.io/v1beta1`: InferenceService."""
 
+from api.conditions import Condition
 from api.v1beta1.component import Batcher, ComponentSpec, Logger
 from api.v1beta1.inferenceservice import (
     ExplainerFrameworkSpec,
@@ -17,7 +18,6 @@ from api.v1beta1.rules import FRAMEWORKS, INFERENCE_SERVICE
 from api.v1beta1.status import (
     Address,
     ComponentStatus,
-    Condition,
     FailureInfo,
     InferenceServiceStatus,
     ModelCopies,

@@ -4,28 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from api.conditions import Condition
 from api.meta import Model
 from api.states import FailureReason, ModelState, TransitionStatus
 from api.v1beta1.component import INT64
-
-
-class Condition(Model):
-    """One aspect of the service's state, such as Ready. Times are RFC 3339 strings."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    type: str
-    """Aspect, such as Ready or PredictorReady."""
-    status: str
-    """True, False or Unknown."""
-    reason: str | None = None
-    """One word for the cause."""
-    message: str | None = None
-    """What happened and what to do."""
-    severity: str | None = None
-    """Error when empty, else Warning or Info."""
-    last_transition_time: str | None = None
-    """When status last changed."""
 
 
 class Address(Model):

@@ -155,8 +155,8 @@ def test_files_say_what_the_definition_says(cls: type[KubeObject]) -> None:
 @pytest.mark.parametrize(
     ("cls", "scope", "version", "short", "subresources"),
     [
-        (ServingRuntime, "Namespaced", "v1alpha1", None, {}),
-        (ClusterServingRuntime, "Cluster", "v1alpha1", None, {}),
+        (ServingRuntime, "Namespaced", "v1alpha1", None, {"status": {}}),
+        (ClusterServingRuntime, "Cluster", "v1alpha1", None, {"status": {}}),
         (Predictor, "Namespaced", "v1alpha1", None, {"status": {}}),
         (InferenceService, "Namespaced", "v1beta1", ["isvc"], {"status": {}}),
     ],
@@ -180,8 +180,8 @@ def test_names_scope_and_subresources(
 @pytest.mark.parametrize(
     ("cls", "columns"),
     [
-        (ServingRuntime, "Disabled ModelType Containers Age"),
-        (ClusterServingRuntime, "Disabled ModelType Containers Age"),
+        (ServingRuntime, "Disabled ModelType Containers Ready Pods Models Memory Age"),
+        (ClusterServingRuntime, "Disabled ModelType Containers Ready Pods Models Memory Age"),
         (Predictor, "Type Available ActiveModel TargetModel Transition Age"),
         (InferenceService, "URL Ready Prev Latest PrevRolledoutRevision LatestReadyRevision Age"),
     ],
