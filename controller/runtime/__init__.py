@@ -22,6 +22,7 @@ from controller.runtime.controller import Controller, controller_of, request_for
 from controller.runtime.events import EventRecorder
 from controller.runtime.http_client import HttpClient, load_client
 from controller.runtime.informer import Informer, Lister, Scope
+from controller.runtime.leader import LeadershipLostError, LeaseLock
 from controller.runtime.manager import Manager
 from controller.runtime.queue import WorkQueue
 from controller.runtime.reconcile import Reconciler, Request, Result
@@ -34,6 +35,8 @@ __all__ = [
     "EventRecorder",
     "HttpClient",
     "Informer",
+    "LeadershipLostError",
+    "LeaseLock",
     "ListPage",
     "Lister",
     "Manager",

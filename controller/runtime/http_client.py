@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from controller.runtime import metrics
+from controller.runtime import fence, metrics
 from controller.runtime._kubernetes import Configuration, RESTClientObject, config
 from controller.runtime.client import JSON, JSONPatch, ListPage, PatchKind, WatchEvent
 from controller.runtime.errors import (
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
+
+    from aiohttp.abc import AbstractStreamWriter
 
     from api.resource import Resource
 
@@ -249,7 +251,7 @@ class HttpClient:
             url += "?" + urlencode(parameters)
         arguments: dict[str, Any] = {"timeout": timeout or self._timeout}
         if body is not None:
-            arguments["data"] = msgspec.json.encode(body)
+            arguments["data"] = _Body(msgspec.json.encode(body), content_type=content_type)
         if self._rest.proxy:
             arguments |= {"proxy": self._rest.proxy, "proxy_headers": self._rest.proxy_headers}
         if self._rest.server_hostname:
@@ -268,6 +270,7 @@ class HttpClient:
                     delay = _retry_delay(response)
             except (aiohttp.ClientError, TimeoutError, OSError) as cause:
                 metrics.REQUESTS.labels("<error>", method, self._host).inc()
+                fence.check()
                 raise TransportError(f"{method} {self._base}{path}: {str(cause) or repr(cause)}") from cause
             if isinstance(error, Unauthorized) and self._reload is not None and not reloaded:
                 reloaded = True
@@ -286,6 +289,17 @@ class HttpClient:
         for setting in (await self._configuration.auth_settings()).values():
             headers[setting["key"]] = setting["value"]
         return headers
+
+
+class _Body(aiohttp.BytesPayload):
+    """A body that goes out only while its writer may write; every write here has a body.
+
+    Raised in the middle of a request, the refusal comes out of aiohttp as a broken connection.
+    """
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        fence.check()
+        await super().write_with_length(writer, content_length)
 
 
 async def load_client(

@@ -49,4 +49,6 @@ RECONCILE_TIME = Histogram(
 ACTIVE_WORKERS = Gauge("controller_runtime_active_workers", "Workers that are reconciling", ["controller"])
 MAX_WORKERS = Gauge("controller_runtime_max_concurrent_reconciles", "Workers there are", ["controller"])
 
+LEADER = Gauge("leader_election_master_status", "1 while this process holds the lease", ["name"])
+
 REQUESTS = Counter("rest_client_requests", "Requests to the API server", ["code", "method", "host"])

@@ -16,5 +16,6 @@ from controller.runtime.testing.binaries import Binaries
 from controller.runtime.testing.definitions import install_definitions
 from controller.runtime.testing.errors import TestEnvironmentError
 from controller.runtime.testing.kube_apiserver import KubeApiServer
+from controller.runtime.testing.proxy import Proxy
 
-__all__ = ["Binaries", "KubeApiServer", "TestEnvironmentError", "install_definitions"]
+__all__ = ["Binaries", "KubeApiServer", "Proxy", "TestEnvironmentError", "install_definitions"]
