@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from api.v1alpha1 import ServingRuntime
+from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
 from controller import config
 from controller.deployment import PodContext, Tls, build
 from controller.deployment.storage import image_tag
@@ -44,6 +44,18 @@ def _mlserver(settings: str = "", **changes: Any) -> PodContext:
     )
 
 
+def _shipped(name: str, settings: str = "", **changes: Any) -> PodContext:
+    raw = yaml.safe_load((GOLDEN / "runtimes" / f"{name}.yaml").read_text())
+    raw["metadata"] |= {"uid": "00000000-0000-0000-0000-000000000001"}
+    return _context(
+        {"containers": []},
+        settings,
+        runtime=ClusterServingRuntime.parse(raw),
+        namespace="modelmesh-serving",
+        **changes,
+    )
+
+
 CUSTOM = {
     "containers": [
         {
@@ -62,6 +74,21 @@ CUSTOM = {
     "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
 }
+SOCKETS = {
+    "grpcEndpoint": "unix:///tmp/mm/grpc.sock",
+    "grpcDataEndpoint": "unix:/tmp/mm/data.sock",
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
+                    {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+                ],
+            },
+        },
+    },
+}
+BARE = "metrics: {enabled: false}\nrestProxy: {enabled: false}\ngrpcMaxMessageSizeBytes: 0"
 CUSTOM_SETTINGS = """
 imagePullSecrets: [{name: one}]
 runtimePodLabels: {team: b, tier: x}
@@ -81,7 +108,14 @@ tls: {clientAuth: require}
 @pytest.mark.parametrize(
     ("name", "context"),
     [
-        ("mlserver-1.x", _mlserver()),
+        ("mlserver-1.x", _shipped("mlserver-1.x")),
+        ("ovms-1.x", _shipped("ovms-1.x")),
+        ("torchserve-0.x", _shipped("torchserve-0.x")),
+        ("triton-2.x", _shipped("triton-2.x")),
+        ("mlserver-1.x-bare", _shipped("mlserver-1.x", BARE, replicas=0)),
+        ("mlserver-1.x-claims", _shipped("mlserver-1.x", claims=("a", "b.c"))),
+        ("custom-sockets", _context(CUSTOM | SOCKETS)),
+        ("custom-without-helper", _context(CUSTOM | {"storageHelper": {"disabled": True}})),
         (
             "custom-puller-tls",
             _context(CUSTOM, CUSTOM_SETTINGS, claims=("claim",), tls=Tls("tls-secret", has_ca=True)),
