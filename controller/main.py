@@ -21,6 +21,7 @@ from controller.errors import ControllerError
 from controller.runtime.errors import ClientError, Forbidden, NotFound
 from controller.runtime.events import EventRecorder
 from controller.runtime.http_client import load_client
+from controller.runtime.leader import LeaseLock
 from controller.runtime.manager import Manager
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 _log = structlog.get_logger(__name__)
+
+
+LEASE_NAME = "modelmesh-controller-leader-lock"
+"""As the original's: a controller of either kind waits for the other."""
 
 
 class StartError(ControllerError):
@@ -85,6 +90,26 @@ async def _sources(client: Client, environment: Environment) -> Sources:
     )
 
 
+def _lock(environment: Environment, flags: Flags) -> LeaseLock | None:
+    """Returns the lease to hold while acting; None without leader election."""
+    if not flags.enable_leader_election:
+        return None
+    if flags.leader_elect_type != "lease":
+        raise StartError(
+            "--leader-elect-type=life is not supported: its lock outlives a process that hangs; use lease"
+        )
+    try:
+        return LeaseLock(
+            LEASE_NAME,
+            environment.namespace,
+            lease_duration=flags.leader_elect_lease_duration_s,
+            renew_deadline=flags.leader_elect_lease_renew_deadline_s,
+            retry_period=flags.leader_elect_retry_period_s,
+        )
+    except ValueError as error:
+        raise StartError(f"--leader-elect-lease-*, --leader-elect-retry-period-sec: {error}") from error
+
+
 class _Process:
     """One run of the controller, from the first question to the API server to the last answer."""
 
@@ -103,7 +128,7 @@ class _Process:
 
     @property
     def ready(self) -> bool:
-        """Whether objects are being reconciled."""
+        """Whether objects are being reconciled, or would be if this process were elected."""
         return self._manager is not None and self._manager.ready
 
     async def run(self) -> None:
@@ -114,7 +139,9 @@ class _Process:
         environment = self._environment
         sources = await _sources(self._client, environment)
         namespaces = [environment.namespace] if environment.namespace_scope else None
-        self._manager = manager = Manager(self._client, namespaces=namespaces)
+        self._manager = manager = Manager(
+            self._client, namespaces=namespaces, leader_election=_lock(environment, self._flags)
+        )
         assembly = Assembly(manager, environment, sources, initial)
         _log.info(
             "starting",
@@ -123,11 +150,6 @@ class _Process:
             inference_services=sources.inference_services,
             cluster_runtimes=sources.cluster_runtimes,
         )
-        if self._flags.enable_leader_election:
-            _log.warning(
-                "leader election is not active in this release; run one replica",
-                flag="--enable-leader-election",
-            )
         try:
             await manager.run()
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.core import LEASE
 from controller import probes
 from local.apiserver.kubeconfig import write_kubeconfig
 from local.apiserver.server import LocalApiServer
@@ -110,8 +111,48 @@ async def test_it_serves_until_it_is_told_to_stop(start: Any, idle_world: Any) -
     process.terminate()
     code, log = await process.end()
     assert code == 0
-    assert "leader election is not active" in log
+    assert "released the lease" in log
     assert "Traceback" not in log
+    lease = await idle_world.client.get(LEASE, "modelmesh-controller-leader-lock", NAMESPACE)
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+@pytest.mark.e2e
+async def test_of_two_with_leader_election_one_acts_and_both_are_ready(start: Any, idle_world: Any) -> None:
+    flags = ("--enable-leader-election", "--leader-elect-retry-period-sec=100ms")
+    first, second = await start(*flags), await start(*flags)
+
+    async def are_ready() -> bool:
+        return all([await process.status(f"{process.health}/readyz") == 200 for process in (first, second)])
+
+    await idle_world.eventually(are_ready)
+    await idle_world.until("Service", "modelmesh-serving", lambda obj: obj is not None)
+    leading = [await leads(process) for process in (first, second)]
+    assert sorted(leading) == [False, True]
+    leader, other = (first, second) if leading[0] else (second, first)
+    leader.terminate()
+    assert (await leader.end())[0] == 0
+    await idle_world.eventually(lambda: leads(other))
+
+
+async def leads(process: Process) -> bool:
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"{process.metrics}/metrics")).text
+    return 'leader_election_master_status{name="modelmesh-controller-leader-lock"} 1.0' in text
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("flag", "problem"),
+    [
+        ("--leader-elect-type=life", "use lease"),
+        ("--leader-elect-lease-duration-sec=5s", r"lease duration (5.0 s) must be longer"),
+    ],
+)
+async def test_a_lock_that_cannot_work_ends_it(start: Any, flag: str, problem: str) -> None:
+    code, log = await (await start("--enable-leader-election", flag)).end()
+    assert code == 1
+    assert problem in log
 
 
 @pytest.mark.e2e
