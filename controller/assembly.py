@@ -32,6 +32,7 @@ from controller.model_kinds import INFERENCE_SERVICE, PREDICTOR, ModelKind
 from controller.reconcilers.configuration import ConfigurationReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.predictor import ModelReconciler, Surroundings
+from controller.reconcilers.runtime_status import RuntimeStatusReconciler
 from controller.reconcilers.service import ServiceReconciler
 from controller.reconcilers.servingruntime import RuntimeReconciler
 from controller.registries import Registries
@@ -39,8 +40,14 @@ from controller.runtime import informer
 from controller.runtime.controller import Controller
 from controller.runtime.errors import NotFound
 from controller.runtime.events import EventRecorder
-from controller.runtime.predicate import annotations_changed, any_of, generation_changed
+from controller.runtime.predicate import (
+    annotations_changed,
+    any_of,
+    generation_changed,
+    labels_changed,
+)
 from controller.runtime.reconcile import Request
+from controller.runtime_status import Problems
 from controller.scope import Scope, switched
 from controller.triggers import Registry
 from controller.wakes import ModelWakes, NamespaceWakes, RuntimeWakes, addresses_changed, exists_otherwise
@@ -67,6 +74,8 @@ _WORKERS = 8
 _DEFAULT_ETCD_SECRET = "model-serving-etcd"  # noqa: S105 -- the name of an object
 
 _OF_A_MESH = informer.Scope(label_selector=marks.SERVICE)
+_OF_A_RUNTIME = any_of(generation_changed, annotations_changed, labels_changed)
+"""What a runtime's pods depend on; its status is ours."""
 _CONSTRAINTS = informer.Scope(field_selector=f"metadata.name={constraints.NAME}")
 
 
@@ -134,11 +143,15 @@ class Assembly:
         self._monitors = cache.lister(ServiceMonitor, _OF_A_MESH) if sources.monitors else None
         self._meshes = MeshClients(self._addresses)
         self._news: dict[Source, asyncio.Queue[Request]] = {source: asyncio.Queue() for source in Source}
-        self._registries = Registries(locate=self._registry, connect=open_store, wake=self._wake)
+        self._runtime_news: asyncio.Queue[Request] = asyncio.Queue()
+        self._registries = Registries(
+            locate=self._registry, connect=open_store, wake=self._wake, pods_changed=self._pods_changed
+        )
         Controller(
             "configuration", ConfigurationReconciler(self._live, configurations, self._recorder)
         ).watches(ConfigMap, scope=self._config_scope).register(manager)
         self._runtimes = self._register_runtimes()
+        self._runtime_status = self._register_runtime_status()
         self._register_namespaces()
         self._register_services()
         for kind in self._kinds:
@@ -153,6 +166,14 @@ class Assembly:
 
     def _wake(self, source: Source, request: Request) -> None:
         self._news[source].put_nowait(request)
+
+    def _pods_changed(self, namespace: str) -> None:
+        for request in self._runtime_status.in_namespace(namespace):
+            self._runtime_news.put_nowait(request)
+
+    def _refused(self, runtime: Request) -> None:
+        self._runtime_news.put_nowait(runtime)
+        self._runtime_news.put_nowait(Request("", runtime.name))
 
     def _addresses(self, namespace: str) -> list[str]:
         configuration = self._live.current()
@@ -204,6 +225,7 @@ class Assembly:
             volume_claims=cache.lister(PersistentVolumeClaim),
             storages=lambda namespace: self._secret(self._storage_secret, namespace),
             demand=self._demand,
+            problems=Problems(self._refused),
         )
         wakes = RuntimeWakes(
             self._scope,
@@ -212,14 +234,14 @@ class Assembly:
         )
         controller = (
             Controller("servingruntime", reconciler)
-            .watches(ServingRuntime)
+            .watches(ServingRuntime, predicate=_OF_A_RUNTIME)
             .watches(Deployment, enqueue=wakes.owner, scope=_OF_A_MESH)
             .watches(HorizontalPodAutoscaler, enqueue=wakes.owner, scope=_OF_A_MESH)
             .watches(PersistentVolumeClaim, enqueue=wakes.in_namespace, predicate=exists_otherwise)
             .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
         )
         if cluster:
-            controller.watches(ClusterServingRuntime, enqueue=wakes.everywhere)
+            controller.watches(ClusterServingRuntime, enqueue=wakes.everywhere, predicate=_OF_A_RUNTIME)
         if self._sources.secrets:
             storages = self._named(self._storage_secret)
             controller.watches(Secret, enqueue=wakes.in_namespace, scope=storages)
@@ -231,6 +253,34 @@ class Assembly:
             )
         if self._namespaces is not None:
             controller.watches(Namespace, enqueue=wakes.in_namespace, predicate=switched)
+        controller.register(self._manager)
+        return reconciler
+
+    def _register_runtime_status(self) -> RuntimeStatusReconciler:
+        cache = self._manager.cache
+        cluster = self._sources.cluster_runtimes
+        reconciler = RuntimeStatusReconciler(
+            client=self._manager.client,
+            scope=self._scope,
+            configuration=self._live.current,
+            cluster_runtimes=cache.lister(ClusterServingRuntime) if cluster else None,
+            namespaced_runtimes=cache.lister(ServingRuntime),
+            runtimes=self._runtimes.runtimes,
+            deployments=cache.lister(Deployment, _OF_A_MESH),
+            instances=self._registries.instances,
+            refusals=self._runtimes.problems,
+        )
+        controller = (
+            Controller("runtimestatus", reconciler)
+            .watches(ServingRuntime, enqueue=reconciler.of)
+            .watches(Deployment, enqueue=reconciler.owner, scope=_OF_A_MESH)
+            .watches(ConfigMap, enqueue=reconciler.everywhere, scope=self._config_scope)
+            .watches_channel(self._runtime_news)
+        )
+        if cluster:
+            controller.watches(ClusterServingRuntime, enqueue=reconciler.of)
+        if self._namespaces is not None:
+            controller.watches(Namespace, enqueue=reconciler.everywhere, predicate=switched)
         controller.register(self._manager)
         return reconciler
 

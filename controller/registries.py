@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from controller.triggers import Registry
     from store.base import Store
     from store.connection import EtcdConnection
+    from store.records import InstanceRecord
 
 
 class Registries:
@@ -24,6 +25,7 @@ class Registries:
         locate: returns where a namespace's registry is; None while that is not known.
         connect: opens a store.
         wake: called for each object whose model or vmodel changed.
+        pods_changed: called with a namespace when models or memory of its pods changed.
     """
 
     def __init__(
@@ -32,7 +34,9 @@ class Registries:
         locate: Callable[[str], Registry | None],
         connect: Callable[[EtcdConnection], Awaitable[Store]],
         wake: Callable[[Source, Request], None],
+        pods_changed: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._pods_changed = pods_changed
         self._locate = locate
         self._connect = connect
         self._wake = wake
@@ -49,6 +53,7 @@ class Registries:
             locate=lambda: self._locate(namespace),
             connect=self._connect,
             wake=self._wake,
+            pods_changed=self._pods_changed,
         )
         self._followers[namespace] = follower
         if self._group is not None:
@@ -69,6 +74,11 @@ class Registries:
         """Tells whether a registry has a vmodel; None while it cannot be read."""
         follower = self._followers.get(namespace)
         return None if follower is None else follower.registered(vmodel)
+
+    def instances(self, namespace: str) -> list[InstanceRecord] | None:
+        """Returns the records of a namespace's mesh instances; None while they cannot be read."""
+        follower = self._followers.get(namespace)
+        return None if follower is None else follower.instances()
 
     async def run(self) -> None:
         """Follows until cancelled."""

@@ -29,7 +29,8 @@ class StatusFields(Protocol):
         ...
 
 
-def _stamp(time: datetime) -> str:
+def stamp(time: datetime) -> str:
+    """Returns a time as the API writes it: UTC, whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -56,7 +57,7 @@ def _failure_json(failure: Failure, id_field: str) -> JSON:
         "message": failure.message,
         "location": failure.location,
         id_field: failure.model_id,
-        "time": _stamp(failure.time) if failure.time else "",
+        "time": stamp(failure.time) if failure.time else "",
     }
     return {name: value for name, value in fields.items() if value}
 
@@ -170,6 +171,6 @@ def _conditions(before: list[JSON], status: ModelStatus, now: datetime) -> list[
             "status": value,
             "reason": explanation.reason,
             "message": explanation.message,
-            "lastTransitionTime": old["lastTransitionTime"] if unchanged else _stamp(now),
+            "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
         }
     return [by_type[type_] for type_ in sorted(by_type)]

@@ -15,7 +15,7 @@ import structlog
 from controller.model_id import Source, owner_of
 from controller.runtime.reconcile import Request
 from store.errors import StoreError
-from store.records import KEYS, VMODELS, VModelRecord
+from store.records import INSTANCES, KEYS, VMODELS, InstanceRecord, VModelRecord
 from store.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class RegistryTriggers:
         locate: returns where the registry is; None while the etcd Secret is missing or cannot be read.
         connect: opens the store.
         wake: called for each object whose model or vmodel changed.
+        pods_changed: called with the namespace when models or memory of its pods changed.
     """
 
     def __init__(
@@ -56,17 +57,24 @@ class RegistryTriggers:
         locate: Callable[[], Registry | None],
         connect: Callable[[EtcdConnection], Awaitable[Store]],
         wake: Callable[[Source, Request], None],
+        pods_changed: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._pods_changed = pods_changed
         self._namespace = namespace
         self._locate = locate
         self._connect = connect
         self._wake = wake
         self._moved = asyncio.Event()
         self._vmodels: Table[VModelRecord] | None = None
+        self._instances: Table[InstanceRecord] | None = None
 
     def registered(self, vmodel: str) -> bool | None:
         """Tells whether the registry has a vmodel; None while it cannot be read."""
         return None if self._vmodels is None else vmodel in self._vmodels
+
+    def instances(self) -> list[InstanceRecord] | None:
+        """Returns the records of the mesh's instances; None while they cannot be read."""
+        return None if self._instances is None else [entry.value for _, entry in self._instances.items()]
 
     def relocate(self) -> None:
         """Looks again where the registry is: the Secret or the configuration changed."""
@@ -115,13 +123,18 @@ class RegistryTriggers:
         models.subscribe(self._model_changed)
         await vmodels.start()
         await models.start()
-        self._vmodels = vmodels
+        instances = Table(store, keys.instances, INSTANCES)
+        instances.subscribe(self._instance_changed)
+        await instances.start()
+        self._vmodels, self._instances = vmodels, instances
+        self._pods_changed(self._namespace)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(vmodels.follow())
-                group.create_task(models.follow())
+                for following in (vmodels.follow(), models.follow(), instances.follow()):
+                    group.create_task(following)
         finally:
-            self._vmodels = None
+            self._vmodels = self._instances = None
+            self._pods_changed(self._namespace)
 
     def _vmodel_changed(
         self,
@@ -149,3 +162,20 @@ class RegistryTriggers:
             return
         source, name = owner
         self._wake(source, Request(self._namespace, name))
+
+    def _instance_changed(
+        self,
+        _: str,
+        before: Entry[InstanceRecord] | None,
+        now: Entry[InstanceRecord] | None,
+    ) -> None:
+        if self._instances is not None and _held(before) != _held(now):
+            self._pods_changed(self._namespace)
+
+
+def _held(entry: Entry[InstanceRecord] | None) -> tuple[object, ...] | None:
+    """What of an instance's record says which models it holds; the rest changes all the time."""
+    if entry is None:
+        return None
+    record = entry.value
+    return record.count, record.used, record.capacity, record.labels

@@ -1,0 +1,244 @@
+"""What a (Cluster)ServingRuntime shows of itself: pods, models, memory, and whether it is ready.
+
+Pure functions from what is known of a runtime in each namespace to its field `status`. Condition Ready is
+true where nothing is left to do: pods are up, or no model needs any. It is absent while a runtime is
+disabled, as there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from controller.status_fields import stamp
+from store.records import NOTHING, InstanceRecord, Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from api.core import Deployment
+    from controller.runtime.reconcile import Request
+
+JSON = dict[str, Any]
+
+READY = "Ready"
+_MIB = 1024**2
+
+
+class Problems(dict["Request", str]):
+    """Why runtimes are not deployed as they ask for; tells when that changes.
+
+    Args:
+        changed: called with the runtime.
+    """
+
+    def __init__(self, changed: Callable[[Request], None]) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def __setitem__(self, runtime: Request, problem: str) -> None:
+        known = self.get(runtime)
+        super().__setitem__(runtime, problem)
+        if problem != known:
+            self._changed(runtime)
+
+    def pop(self, runtime: Request, default: Any = None) -> Any:
+        """Forgets a problem."""
+        known = runtime in self
+        problem = super().pop(runtime, default)
+        if known:
+            self._changed(runtime)
+        return problem
+
+
+class Stage(IntEnum):
+    """How far a runtime is in one namespace; of several, the lowest is what its author should look at."""
+
+    INVALID = 0
+    REFUSED = 1
+    FAILED = 2
+    DEPLOYING = 3
+    STARTING = 4
+    SOME_READY = 5
+    READY = 6
+    SCALED_TO_ZERO = 7
+
+
+_REASONS = {
+    Stage.INVALID: "InvalidSpec",
+    Stage.REFUSED: "NotDeployed",
+    Stage.FAILED: "PodsFailed",
+    Stage.DEPLOYING: "Deploying",
+    Stage.STARTING: "PodsStarting",
+    Stage.SOME_READY: "SomePodsReady",
+    Stage.READY: "PodsReady",
+    Stage.SCALED_TO_ZERO: "ScaledToZero",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A runtime in one namespace.
+
+    Attributes:
+        namespace: which.
+        deployment: its Deployment; None where there is none.
+        refusal: why its Deployment could not be written; empty where it could.
+        instances: the mesh's records of its pods; None while the registry cannot be read.
+    """
+
+    namespace: str
+    deployment: Deployment | None = None
+    refusal: str = ""
+    instances: Sequence[InstanceRecord] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A runtime in all namespaces together.
+
+    Attributes:
+        desired: pods that there should be.
+        ready: pods that serve.
+        models: copies in memory; None where any namespace's registry cannot be read.
+        memory: capacity and use, in bytes; None as for `models`.
+        stage: the one to look at; None where no namespace is served.
+        message: says it to people.
+    """
+
+    desired: int = 0
+    ready: int = 0
+    models: int | None = None
+    memory: tuple[int, int] | None = None
+    stage: Stage | None = None
+    message: str = ""
+
+
+def instances_of(runtime: str, records: Iterable[InstanceRecord]) -> list[InstanceRecord]:
+    """Returns the records of a runtime's pods."""
+    return [record for record in records if f"rt:{runtime}" in record.labels]
+
+
+def _pods(local: Local) -> tuple[int, int]:
+    deployment = local.deployment
+    if deployment is None:
+        return 0, 0
+    desired = 1 if deployment.spec.replicas is None else deployment.spec.replicas
+    return desired, min(deployment.status.ready_replicas, desired)
+
+
+def _failure(deployment: Deployment) -> str:
+    """What Kubernetes itself says is wrong with the Deployment, such as an exceeded quota."""
+    for condition in deployment.status.conditions:
+        failed = condition.type == "ReplicaFailure" and condition.status == "True"
+        stuck = condition.type == "Progressing" and condition.status == "False"
+        if failed or stuck:
+            return condition.message or condition.reason or condition.type
+    return ""
+
+
+def _stage(local: Local, problem: str) -> tuple[Stage, str]:
+    """How far a runtime is in one namespace, and the sentence for it."""
+    if problem or local.refusal:
+        return (Stage.INVALID, problem) if problem else (Stage.REFUSED, local.refusal)
+    deployment = local.deployment
+    if deployment is None:
+        return Stage.DEPLOYING, "its Deployment is being made"
+    desired, ready = _pods(local)
+    count = f"{ready} of {desired} pods are ready"
+    if desired == 0:
+        return Stage.SCALED_TO_ZERO, "it has no pods while no model needs it (or while spec.replicas is 0)"
+    if ready == desired:
+        return Stage.READY, count
+    look = f"`kubectl describe deployment {deployment.name} -n {local.namespace}`"
+    if failure := _failure(deployment):
+        return Stage.FAILED, f"{count}: {failure} (see {look})"
+    return Stage.SOME_READY if ready else Stage.STARTING, f"{count}: see {look} where this lasts"
+
+
+def summarize(places: Sequence[Local], problem: str, *, cluster: bool) -> Summary:
+    """Adds a runtime's namespaces up.
+
+    Args:
+        places: the runtime in each namespace where it counts.
+        problem: what is wrong with its spec; empty where nothing is.
+        cluster: whether messages have to name the namespace.
+    """
+    if not places:
+        return Summary(stage=Stage.INVALID, message=problem) if problem else Summary()
+    pods = [_pods(place) for place in places]
+    stages = [(*_stage(place, problem), place.namespace) for place in places]
+    stage, message, namespace = min(stages, key=lambda found: found[0])
+    if cluster and stage not in {Stage.INVALID, Stage.READY, Stage.SCALED_TO_ZERO}:
+        message = f"namespace {namespace}: {message}"
+    desired, ready = sum(pair[0] for pair in pods), sum(pair[1] for pair in pods)
+    if cluster and stage in {Stage.READY, Stage.SCALED_TO_ZERO} and desired:
+        stage, message = Stage.READY, f"{ready} of {desired} pods are ready"
+    records = [record for place in places for record in place.instances or ()]
+    known = all(place.instances is not None for place in places)
+    capacity, used = _total(record.capacity for record in records), _total(record.used for record in records)
+    return Summary(
+        desired=desired,
+        ready=ready,
+        models=sum(record.count for record in records) if known else None,
+        memory=(capacity.memory, used.memory) if known else None,
+        stage=stage,
+        message=message,
+    )
+
+
+def _total(amounts: Iterable[Resources]) -> Resources:
+    return sum(amounts, NOTHING)
+
+
+def _mebibytes(amount: int) -> str:
+    return f"{amount // _MIB}Mi" if amount else "0"
+
+
+def fields(summary: Summary, before: JSON, generation: int, now: datetime) -> JSON:
+    """Returns the field `status` with ours laid over what is there.
+
+    Args:
+        summary: the runtime as it is.
+        before: its status so far.
+        generation: of the spec that was looked at.
+        now: for a condition that changes.
+    """
+    ours: JSON = {
+        "observedGeneration": generation,
+        "conditions": _conditions(before.get("conditions") or [], summary, now),
+        "pods": {"desired": summary.desired, "ready": summary.ready},
+        "models": summary.models,
+        "memory": None,
+    }
+    if summary.memory is not None:
+        capacity, used = summary.memory
+        ours["memory"] = {"capacity": _mebibytes(capacity), "used": _mebibytes(used)}
+    return {name: value for name, value in (before | ours).items() if value is not None}
+
+
+def cleared(before: JSON) -> JSON:
+    """Returns the field `status` without ours: the runtime is no longer ModelMesh's."""
+    conditions = [found for found in before.get("conditions") or [] if found.get("type") != READY]
+    ours = {"conditions", "observedGeneration", "pods", "models", "memory"}
+    rest = {name: value for name, value in before.items() if name not in ours}
+    return rest | ({"conditions": conditions} if conditions else {})
+
+
+def _conditions(before: list[JSON], summary: Summary, now: datetime) -> list[JSON]:
+    foreign = [condition for condition in before if condition.get("type") != READY]
+    if summary.stage is None:
+        return foreign
+    value = "True" if summary.stage >= Stage.SOME_READY else "False"
+    old: JSON = next((condition for condition in before if condition.get("type") == READY), {})
+    unchanged = old.get("status") == value and old.get("lastTransitionTime")
+    ready = {
+        "type": READY,
+        "status": value,
+        "reason": _REASONS[summary.stage],
+        "message": summary.message[:1].upper() + summary.message[1:],
+        "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
+    }
+    return sorted([*foreign, ready], key=lambda condition: str(condition.get("type")))
