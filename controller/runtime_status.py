@@ -145,11 +145,11 @@ def _stage(local: Local, problem: str) -> tuple[Stage, str]:
         return (Stage.INVALID, problem) if problem else (Stage.REFUSED, local.refusal)
     deployment = local.deployment
     if deployment is None:
-        return Stage.DEPLOYING, "its Deployment is being made"
+        return Stage.DEPLOYING, "Its Deployment is being made"
     desired, ready = _pods(local)
     count = f"{ready} of {desired} pods are ready"
     if desired == 0:
-        return Stage.SCALED_TO_ZERO, "it has no pods while no model needs it (or while spec.replicas is 0)"
+        return Stage.SCALED_TO_ZERO, "It has no pods while no model needs it (or while spec.replicas is 0)"
     if ready == desired:
         return Stage.READY, count
     look = f"`kubectl describe deployment {deployment.name} -n {local.namespace}`"
@@ -172,7 +172,7 @@ def summarize(places: Sequence[Local], problem: str, *, cluster: bool) -> Summar
     stages = [(*_stage(place, problem), place.namespace) for place in places]
     stage, message, namespace = min(stages, key=lambda found: found[0])
     if cluster and stage not in {Stage.INVALID, Stage.READY, Stage.SCALED_TO_ZERO}:
-        message = f"namespace {namespace}: {message}"
+        message = f"Namespace {namespace}: {message}"
     desired, ready = sum(pair[0] for pair in pods), sum(pair[1] for pair in pods)
     if cluster and stage in {Stage.READY, Stage.SCALED_TO_ZERO} and desired:
         stage, message = Stage.READY, f"{ready} of {desired} pods are ready"
@@ -238,7 +238,7 @@ def _conditions(before: list[JSON], summary: Summary, now: datetime) -> list[JSO
         "type": READY,
         "status": value,
         "reason": _REASONS[summary.stage],
-        "message": summary.message[:1].upper() + summary.message[1:],
+        "message": summary.message,
         "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
     }
     return sorted([*foreign, ready], key=lambda condition: str(condition.get("type")))
