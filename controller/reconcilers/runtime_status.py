@@ -17,7 +17,7 @@ from controller.runtime.reconcile import Request, Result
 from controller.runtime_status import Local, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from api.core import Deployment
     from api.meta import KubeObject
@@ -34,6 +34,7 @@ _log = structlog.get_logger(__name__)
 
 _PAUSE_S = 10.0
 """Between two writes for models and memory alone, which change with every load."""
+_NUMBERS = frozenset({"models", "memory"})
 _CLUSTER_KIND = "ClusterServingRuntime"
 
 
@@ -81,7 +82,8 @@ class RuntimeStatusReconciler:
             return Result()
         if (pause := self._pause(request, shown, wanted)) > 0:
             return Result(pause)
-        self._written[request] = self.clock()
+        if not _same(shown, wanted, _NUMBERS):
+            self._written[request] = self.clock()
         try:
             await self.client.replace(runtime.RESOURCE, raw | {"status": wanted}, subresource="status")
         except NotFound:
@@ -162,7 +164,11 @@ class RuntimeStatusReconciler:
 
     def _pause(self, request: Request, shown: JSON, wanted: JSON) -> float:
         """Seconds to wait before a write that only tells of models and memory."""
-        numbers = {"models": None, "memory": None}
-        if shown | numbers != wanted | numbers:
+        others = (shown.keys() | wanted.keys()) - _NUMBERS
+        if not _same(shown, wanted, others) or _NUMBERS.isdisjoint(shown):
             return 0
         return self._written.get(request, float("-inf")) + _PAUSE_S - self.clock()
+
+
+def _same(one: JSON, other: JSON, names: Iterable[str]) -> bool:
+    return all(one.get(name) == other.get(name) for name in names)

@@ -9,6 +9,7 @@ import yaml
 
 from api.core import Deployment
 from controller import runtime_status
+from controller.reconcilers.runtime_status import RuntimeStatusReconciler
 from controller.runtime.reconcile import Request
 from controller.runtime_status import Local, Problems, Stage, Summary
 from store.records import INSTANCES, InstanceRecord, Resources
@@ -192,7 +193,8 @@ async def test_a_runtime_tells_of_its_life(world: Any) -> None:
     await world.until("ServingRuntime", NAME, lambda o: not o.get("status"))
 
 
-async def test_a_runtime_tells_what_its_pods_hold(world: Any) -> None:
+async def test_a_runtime_tells_what_its_pods_hold(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.reconcilers.runtime_status._PAUSE_S", 0.1)
     await world.create_etcd_secret()
     await world.create_runtime()
     instances = world.table(INSTANCES, "instances")
@@ -200,6 +202,22 @@ async def test_a_runtime_tells_what_its_pods_hold(world: Any) -> None:
     assert await instances.write("pod-1", _record(NAME, 3, 120, 1024))
     seen = await world.until("ServingRuntime", NAME, lambda o: (o.get("status") or {}).get("models") == 3)
     assert seen["status"]["memory"] == {"capacity": "1024Mi", "used": "120Mi"}
+
+
+def test_changes_of_models_alone_are_written_with_pauses() -> None:
+    time = 100.0
+    anything: Any = None
+    reconciler = RuntimeStatusReconciler(*[anything] * 9, clock=lambda: time)
+    runtime = Request("ns", "r")
+    one = {"pods": {"ready": 1}, "models": 1, "memory": {"used": "1Mi"}}
+    two = one | {"models": 2}
+    assert reconciler._pause(runtime, {"pods": {"ready": 1}}, one) == 0
+    reconciler._written[runtime] = time
+    time += 4
+    assert reconciler._pause(runtime, one, two) == 6
+    assert reconciler._pause(runtime, one, two | {"pods": {"ready": 2}}) == 0
+    time += 6
+    assert reconciler._pause(runtime, one, two) == 0
 
 
 async def test_a_wrong_runtime_says_what_to_do_and_so_does_a_refused_one(world: Any) -> None:
