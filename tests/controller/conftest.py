@@ -154,12 +154,13 @@ class FakeMesh(ModelMeshServicer):
 class World:
     """What a scenario works with."""
 
-    def __init__(self, client: MemoryClient, mesh: FakeMesh, port: int) -> None:
-        self.client = client
+    def __init__(self, client: Any, mesh: FakeMesh, port: int, namespace: str = NAMESPACE) -> None:
+        self.client = self.controllers_client = client
+        self.namespace = namespace
         self.mesh = mesh
         self.port = port
         self.backend = MemoryBackend()
-        self.environment = Environment(namespace=NAMESPACE, namespace_scope=True)
+        self.environment = Environment(namespace=namespace, namespace_scope=True)
         self.sources = Sources()
 
     # Acting.
@@ -168,7 +169,7 @@ class World:
         obj.setdefault("metadata", {})
         resource = RESOURCES[obj["kind"]]
         if resource.namespaced:
-            obj["metadata"].setdefault("namespace", NAMESPACE)
+            obj["metadata"].setdefault("namespace", self.namespace)
         return await self.client.create(resource, {"apiVersion": resource.api_version} | obj)
 
     async def change(self, kind: str, name: str, patch: dict[str, Any], namespace: str = "") -> None:
@@ -185,14 +186,14 @@ class World:
         patch = {"metadata": {"labels": {"modelmesh-enabled": value}}}
         await self.client.patch(NAMESPACE_KIND, namespace, "", patch)
 
-    async def put_secret(self, name: str, entries: dict[str, Any], namespace: str = NAMESPACE) -> None:
+    async def put_secret(self, name: str, entries: dict[str, Any], namespace: str = "") -> None:
         """Makes a Secret, or replaces one; entries that are no text are written as JSON."""
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in entries.items()}
         data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace or self.namespace},
             "data": data,
         }
         if await self.get("Secret", name, namespace) is None:
@@ -207,27 +208,26 @@ class World:
         }
         await self.create({"kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
 
-    @staticmethod
-    def place(kind: str) -> str:
-        return NAMESPACE if RESOURCES[kind].namespaced else ""
+    def place(self, kind: str) -> str:
+        return self.namespace if RESOURCES[kind].namespaced else ""
 
     async def create_runtime(
         self,
         kind: str = "ServingRuntime",
         annotations: dict[str, str] | None = None,
-        namespace: str = NAMESPACE,
+        namespace: str = "",
         **spec: Any,
     ) -> None:
         raw = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
         raw |= {"kind": kind}
         raw["metadata"] |= {"annotations": annotations or {}}
         if RESOURCES[kind].namespaced:
-            raw["metadata"]["namespace"] = namespace
+            raw["metadata"]["namespace"] = namespace or self.namespace
         raw["spec"] |= spec
         await self.create(raw)
 
     async def create_isvc(
-        self, name: str = "m", model_format: str = "sklearn", namespace: str = NAMESPACE, **model: Any
+        self, name: str = "m", model_format: str = "sklearn", namespace: str = "", **model: Any
     ) -> None:
         model = {"modelFormat": {"name": model_format}, "storage": {"path": "p", "key": "k"}} | model
         model = {name: value for name, value in model.items() if value is not None}
@@ -236,7 +236,7 @@ class World:
                 "kind": "InferenceService",
                 "metadata": {
                     "name": name,
-                    "namespace": namespace,
+                    "namespace": namespace or self.namespace,
                     "annotations": {"serving.kserve.io/deploymentMode": "ModelMesh"},
                 },
                 "spec": {"predictor": {"model": model}},
@@ -246,7 +246,7 @@ class World:
     async def configure(self, **settings: Any) -> None:
         data = {"config.yaml": json.dumps(settings)}
         try:
-            await self.client.get(CONFIG_MAP, "model-serving-config", NAMESPACE)
+            await self.client.get(CONFIG_MAP, "model-serving-config", self.namespace)
         except NotFound:
             await self.create(
                 {"kind": "ConfigMap", "metadata": {"name": "model-serving-config"}, "data": data}
@@ -254,13 +254,13 @@ class World:
         else:
             await self.change("ConfigMap", "model-serving-config", {"data": data})
 
-    async def pods_come_up(self, namespace: str = NAMESPACE) -> None:
+    async def pods_come_up(self, namespace: str = "") -> None:
         """Makes the fake mesh a ready address of the Service."""
         address = {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"name": "grpc", "port": self.port}]}
         await self.create(
             {
                 "kind": "Endpoints",
-                "metadata": {"name": "modelmesh-serving", "namespace": namespace},
+                "metadata": {"name": "modelmesh-serving", "namespace": namespace or self.namespace},
                 "subsets": [address],
             },
         )
@@ -411,7 +411,7 @@ class running:  # noqa: N801 -- used like a function
         world = self._world
         environment = self._environment
         namespaces = [environment.namespace] if environment.namespace_scope else None
-        manager = Manager(world.client, namespaces=namespaces)
+        manager = Manager(world.controllers_client, namespaces=namespaces)
         self._assembly = Assembly(manager, environment, world.sources, open_store=world.open_store)
         self._task = asyncio.create_task(manager.run())
         self._manager = manager
