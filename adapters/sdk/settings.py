@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from adapters.errors import ConfigurationError
+from adapters.environment import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-T = TypeVar("T")
-
-_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
-_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _LARGEST_PORT = 65535
 # The largest numbers that the SPI's messages can carry.
 _UINT32, _UINT64 = 2**32 - 1, 2**64 - 1
@@ -55,7 +51,7 @@ class Settings:
         Raises:
             ConfigurationError: names every variable that is wrong and what it must be.
         """
-        read = _Reader(environment)
+        read = Reader(environment)
         memory = read.number("CONTAINER_MEM_REQ_BYTES", 0, least=0, most=_UINT64)
         reserve = read.number("MEM_BUFFER_BYTES", 256 << 20, least=0)
         if "CONTAINER_MEM_REQ_BYTES" not in environment:
@@ -84,48 +80,5 @@ class Settings:
             storage_secret=Path(environment.get("STORAGE_CONFIG_DIR") or "/storage-config"),
             embedded_puller=read.flag("USE_EMBEDDED_PULLER", default=False),
         )
-        if read.problems:
-            raise ConfigurationError("; ".join(read.problems))
+        read.finish()
         return settings
-
-
-@dataclass(slots=True)
-class _Reader:
-    """Parses variables and remembers every problem, so that one start tells them all."""
-
-    environment: Mapping[str, str]
-    problems: list[str] = field(default_factory=list)
-
-    def problem(self, text: str) -> None:
-        self.problems.append(text)
-
-    def number(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
-        value = self._parsed(name, default, int, "a whole number")
-        if value < least or (most is not None and value > most):
-            limits = f"at least {least}" if most is None else f"{least} to {most}"
-            self.problem(f"{name} is {value} and must be {limits}")
-        return value
-
-    def factor(self, name: str, default: float) -> float:
-        value = self._parsed(name, default, float, "a number")
-        if not 0 < value < float("inf"):
-            self.problem(f"{name} is {value} and must be more than 0")
-        return value
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self.environment.get(name)
-        if value is None:
-            return default
-        if value not in _TRUE | _FALSE:
-            self.problem(f'{name} is "{value}" and must be true or false')
-        return value in _TRUE
-
-    def _parsed(self, name: str, default: T, parse: Callable[[str], T], kind: str) -> T:
-        value = self.environment.get(name)
-        if value is None:
-            return default
-        try:
-            return parse(value)
-        except ValueError:
-            self.problem(f'{name} is "{value}" and must be {kind}')
-            return default
