@@ -51,6 +51,15 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 RETRY_CODES = frozenset({StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED})
 AUTH_CODES = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
+TOKEN_IS_OLD = "revision of auth store is old"  # noqa: S105 - what etcd says
+AUTH_TEXTS = (
+    TOKEN_IS_OLD,
+    "invalid auth token",
+    "permission denied",
+    "authentication failed",
+    "user name is empty",
+)
+"""etcd's words for what is wrong with the user, for answers that carry no code."""
 AWAY_CODES = frozenset(
     {
         StatusCode.UNAVAILABLE,
@@ -170,12 +179,10 @@ class EtcdStore:
                     self._token = None
                 elif error.code() not in AWAY_CODES:
                     raise _translate(error, f"watch of {prefix}") from error
-                log.warning(
-                    "store watch interrupted",
-                    prefix=prefix,
-                    endpoint=self._endpoints[endpoint],
-                    error=error.details(),
-                )
+                self._note_interruption(prefix, endpoint, error.details())
+            except StoreAuthError as error:
+                self._token = None
+                self._note_interruption(prefix, endpoint, str(error))
             self._move_on(endpoint)
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS[1])
@@ -244,7 +251,8 @@ class EtcdStore:
                         f"(compacted at {response.compact_revision}, now at {response.header.revision})"
                     )
                 if response.canceled:
-                    raise StoreError(f"watch of {prefix} was refused: {response.cancel_reason}")
+                    kind = StoreAuthError if _is_about_auth(response.cancel_reason) else StoreError
+                    raise kind(f"watch of {prefix} was refused: {response.cancel_reason}")
                 if response.events:
                     # What comes late comes in parts, of which every header names the store's latest revision.
                     events = [self._event(event) for event in response.events]
@@ -306,6 +314,9 @@ class EtcdStore:
             options.append(("grpc.ssl_target_name_override", self._authority))
         credentials = grpc.ssl_channel_credentials(self._tls.root, self._tls.key, self._tls.certificate)
         return grpc.aio.secure_channel(endpoint, credentials, options=options)
+
+    def _note_interruption(self, prefix: str, endpoint: int, error: str | None) -> None:
+        log.warning("store watch interrupted", prefix=prefix, endpoint=self._endpoints[endpoint], error=error)
 
     def _move_on(self, failed: int) -> None:
         if self._current == failed:
@@ -375,8 +386,12 @@ def _prefix_end(prefix: bytes) -> bytes:
 
 
 def _token_is_old(error: AioRpcError) -> bool:
-    old_revision = "revision of auth store is old" in (error.details() or "")
+    old_revision = TOKEN_IS_OLD in (error.details() or "")
     return error.code() is StatusCode.UNAUTHENTICATED or old_revision
+
+
+def _is_about_auth(reason: str) -> bool:
+    return any(text in reason for text in AUTH_TEXTS)
 
 
 def _translate(error: AioRpcError, where: str) -> StoreError:
@@ -386,7 +401,7 @@ def _translate(error: AioRpcError, where: str) -> StoreError:
         return HistoryLostError(text)
     if code is StatusCode.NOT_FOUND and "lease" in details:
         return LeaseLostError(text)
-    if code in AUTH_CODES or "authentication failed" in details or "user name is empty" in details:
+    if code in AUTH_CODES or _is_about_auth(details):
         return StoreAuthError(text)
     if code in AWAY_CODES:
         return StoreUnavailableError(text)

@@ -16,6 +16,8 @@ from store.errors import CorruptRecordError, HistoryLostError, StoreError
 from store.records import Codec, Unknown
 
 T = TypeVar("T")
+MAX_TXN_BYTES = 1_000_000
+"""Keys and values written together: etcd refuses requests of more than 1.5 MiB by default."""
 RETRY_SECONDS = 1.0
 """Pause before an unreadable range is read again."""
 
@@ -213,18 +215,31 @@ class Table(Generic[T]):
         self._buried.clear()
 
     async def _adopt_orphans(self, orphans: set[str]) -> None:
-        pending = sorted(orphans)
-        for start in range(0, len(pending), MAX_TXN_OPERATIONS):
-            rows = {id_: self._rows[id_].value for id_ in pending[start : start + MAX_TXN_OPERATIONS]}
-            operations = [self.put(id_, value) for id_, value in rows.items()]
-            result = await self._store.txn([self.compare(id_) for id_ in rows], operations)
-            if result.succeeded:
-                for operation in operations:
-                    self.adopt(operation, result.revision)
-                continue
-            self.learn({key: kv for key, kv in result.current.items() if kv}, result.revision)
-            for id_ in (id_ for id_ in rows if self._rows[id_].mod_revision == 0):
-                await self.write(id_, rows[id_])
+        batch: dict[str, Put] = {}
+        size = 0
+        for id_ in sorted(orphans):
+            operation = self.put(id_, self._rows[id_].value)
+            # The key goes along thrice: compared, written, and to be read where the comparison fails.
+            added = len(operation.value) + 3 * len(operation.key.encode())
+            if batch and (len(batch) == MAX_TXN_OPERATIONS or size + added > MAX_TXN_BYTES):
+                await self._write_orphans(batch)
+                batch, size = {}, 0
+            batch[id_] = operation
+            size += added
+        await self._write_orphans(batch)
+
+    async def _write_orphans(self, batch: Mapping[str, Put]) -> None:
+        if not batch:
+            return
+        rows = {id_: self._rows[id_].value for id_ in batch}
+        result = await self._store.txn([self.compare(id_) for id_ in batch], list(batch.values()))
+        if result.succeeded:
+            for operation in batch.values():
+                self.adopt(operation, result.revision)
+            return
+        self.learn({key: kv for key, kv in result.current.items() if kv}, result.revision)
+        for id_ in (id_ for id_ in batch if self._rows[id_].mod_revision == 0):
+            await self.write(id_, rows[id_])
 
     async def _restart(self) -> None:
         while True:

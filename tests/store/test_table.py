@@ -257,3 +257,20 @@ async def test_an_answer_that_comes_after_the_row_was_deleted_does_not_bring_it_
         setattr(store, call, late)
         assert await (table.fetch("a") if call == "get" else table.write("a", VModelRecord())) is not False
         assert "a" not in table
+
+
+async def test_rows_larger_together_than_a_request_may_be_are_written_again(store: Store) -> None:
+    """etcd takes 1.5 MiB in one request."""
+    epochs = iter((b"before", b"after"))
+
+    async def epoch() -> bytes:
+        return next(epochs)
+
+    table = Table(store, "/v/", MODELS, epoch=epoch)
+    await table.start()
+    record = ModelRecord(type="t", key="x" * 60_000)
+    for number in range(60):
+        await table.write(f"m{number}", record)
+    await store.txn([], [Delete(table.key(f"m{number}")) for number in range(60)])
+    await table.start()
+    assert len((await store.range("/v/")).items) == 60
