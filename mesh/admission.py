@@ -16,6 +16,8 @@ URGENT = 2**62
 """
 MAX_WAITING = 4_096
 """Loads of each kind that may stand in line; a kilobyte each, and minutes of work for any server."""
+SPARE_ENTRIES = 64
+"""Entries of tickets that moved on, kept in the line besides as many as stand there."""
 SMOOTHING = 1 / 8
 """Weight of the latest load in the average time that loads take, as in TCP's round-trip estimate."""
 
@@ -196,12 +198,18 @@ class Admission:
     def _push(self, ticket: Ticket) -> None:
         self._arrivals += 1
         heapq.heappush(self._line, (-ticket.priority, self._arrivals, ticket.model_id))
+        if len(self._line) > 2 * len(self._in_line) + SPARE_ENTRIES:
+            # A line that always begins with somebody's request never comes to what is stale behind it.
+            self._line[:] = [entry for entry in self._line if self._stands(entry)]
+            heapq.heapify(self._line)
+
+    def _stands(self, entry: tuple[int, int, str]) -> bool:
+        priority, _, model_id = entry
+        return model_id in self._in_line and self._tickets[model_id].priority == -priority
 
     def _first(self) -> Ticket | None:
         while self._line:
-            priority, _, model_id = self._line[0]
-            ticket = self._tickets.get(model_id)
-            if ticket and model_id in self._in_line and ticket.priority == -priority:
-                return ticket
+            if self._stands(self._line[0]):
+                return self._tickets[self._line[0][2]]
             heapq.heappop(self._line)
         return None

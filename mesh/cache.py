@@ -71,6 +71,8 @@ class Cache:
     capacity: Resources
     _copies: dict[str, Copy] = field(default_factory=dict)
     _freeing: dict[str, Resources] = field(default_factory=dict)
+    _left: dict[str, int] = field(default_factory=dict)
+    """Last use of what is in `_freeing`."""
     _lost: dict[str, Resources] = field(default_factory=dict)
     """The part of `_freeing` that the server keeps against our will."""
     _lost_memory: Resources = NOTHING
@@ -118,6 +120,11 @@ class Cache:
         first = next(victims, None)
         victims.close()
         return first.last_used if first else 0
+
+    def last_used(self, model_id: str) -> int:
+        """Last use of a copy that is here or is being freed; 0 where there is none."""
+        copy = self._copies.get(model_id)
+        return copy.last_used if copy else self._left.get(model_id, 0)
 
     def plan(self, model_id: str, size: Resources, last_used: int) -> Plan | Refusal:
         """How to make room for a model: the oldest go, and none that need not go. Changes nothing."""
@@ -191,10 +198,11 @@ class Cache:
         oldest_first.close()
         return _needed(victims, NOTHING - missing)
 
-    def touch(self, model_id: str, last_used: int) -> None:
-        """Notes a use; one older than the last known changes nothing."""
+    def touch(self, model_id: str, last_used: int) -> bool:
+        """Notes a use, where it is later than the last known; returns whether the copy is there."""
         if copy := self._copies.get(model_id):
             copy.last_used = max(copy.last_used, last_used)
+        return copy is not None
 
     def correct(self, model_id: str, last_used: int) -> None:
         """Sets a last use that was wrong, also to an earlier one."""
@@ -219,10 +227,12 @@ class Cache:
         self._promised -= copy.size
         if copy.phase is not Phase.WAITING:
             self._freeing[model_id] = self._freeing.get(model_id, NOTHING) + copy.size
+            self._left[model_id] = copy.last_used
 
     def freed(self, model_id: str) -> None:
         """The model server has let go of a model."""
         self._in_use -= self._freeing.pop(model_id, NOTHING)
+        self._left.pop(model_id, None)
         self._lost_memory -= self._lost.pop(model_id, NOTHING)
 
     def lose(self, model_id: str) -> None:
@@ -237,6 +247,7 @@ class Cache:
             self._promised -= copy.size
             del self._copies[copy.model_id]
         self._freeing.clear()
+        self._left.clear()
         self._lost.clear()
         self._lost_memory = NOTHING
         self._order.clear()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mesh import copies
 from mesh.bytes import Route
 from mesh.constraints import TypeConstraints
+from mesh.copies import USUAL_TERMS, FailureTerms
 from mesh.placement import Candidate, Placement, Reason, Wish, place
 from store.records import InstanceRecord, ModelRecord, Resources
 
@@ -53,13 +54,14 @@ def further(
     failed: Collection[str],
     own_id: str,
     now: int,
+    failure_terms: FailureTerms = USUAL_TERMS,
 ) -> Placement:
     """Where a new copy goes, given all live instances.
 
     `failed` are those where the model failed in this call, whatever the record says yet.
     """
     live = {candidate.instance_id for candidate in candidates}
-    resting = {id_ for id_ in record.failed if id_ in live and copies.retry_at(record, id_) > now}
+    resting = {id_ for id_ in record.failed if id_ in live and failure_terms.retry_at(record, id_) > now}
     if len(resting.union(failed)) >= copies.MAX_FAILURES:
         return Placement(None, Reason.FAILED)
     holders = [instance_id for instance_id in record.instances if instance_id in live]

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.copies import USUAL_TERMS
 from mesh.errors import ConfigError
 
 INSTANCE_ID_CHARACTERS = 12
 """The end of a pod's name, which tells its pods apart and is what users see as a copy's location."""
+LEAST_FAILURE_EXPIRY_MS = 1_000
+"""With less, a broken model that clients ask for would be loaded again and again without a pause."""
 DEFAULT_RUNTIME_SOCKET = Path("/tmp/mmesh/grpc.sock")  # noqa: S108 - part of the contract with runtimes
 DEFAULT_RUNTIME_PORT = 8085
 IGNORED = (
@@ -41,7 +44,6 @@ UNSUPPORTED = (
     "MM_SCALEUP_RPM_THRESHOLD",
     "MM_MAX_INFLIGHT_PER_MODEL_COPY",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
-    "MM_LOAD_FAILURE_EXPIRY_TIME_MS",
     "MM_FAILFAST_UPGRADE_ENABLED",
     "BOOTSTRAP_CLEARANCE_PERIOD_MS",
     "MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS",
@@ -102,6 +104,7 @@ class Config:
     dataplane_config: str
     dataplane_config_path: Path | None
     default_owner: str
+    failure_expiry_ms: int
     shutdown_seconds: float
     policy_socket: Path
     static_models: str = ""
@@ -165,6 +168,9 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         dataplane_config=env.text("MM_DATAPLANE_CONFIG"),
         dataplane_config_path=env.file("MM_DATAPLANE_CONFIG_PATH", "MM_DATAPLANE_CONFIG"),
         default_owner=env.text("MM_DEFAULT_VMODEL_OWNER"),
+        failure_expiry_ms=env.number(
+            "MM_LOAD_FAILURE_EXPIRY_TIME_MS", USUAL_TERMS.expiry_ms, least=LEAST_FAILURE_EXPIRY_MS
+        ),
         shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
         policy_socket=Path(tempfile.mkdtemp(prefix="modelmesh-")) / "policy.sock",
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),

@@ -4,6 +4,7 @@ Pure changes for `Registry.update`, and the rule for how long a failed instance 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -11,13 +12,41 @@ from mesh.errors import LoadFailedError
 from store.records import Failure, ModelRecord, Resources
 
 FIRST_RETRY_MS = 10_000
-LONGEST_RETRY_MS = 900_000
-"""An instance where a load failed is asked again after 10 s, then twice as long each time, up to the
-original's 15 min."""
+"""An instance where a load failed is asked again after 10 s, then after twice as long each time."""
+MAX_FAILURE_TEXT = 4_096
+"""Characters kept of what the server says of a failed load: every instance holds every record."""
 MAX_FAILURES = 3
 """Instances where a model failed lately; with this many it is not tried anywhere else."""
 
 Change = Callable[[ModelRecord | None], ModelRecord | None]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureTerms:
+    """How long a failed load counts against an instance."""
+
+    expiry_ms: int = 900_000
+    """A failure is forgotten after so long; `MM_LOAD_FAILURE_EXPIRY_TIME_MS`, with the original's default."""
+
+    @property
+    def longest_rest_ms(self) -> int:
+        """A model that somebody asks for is tried again after half that time, as in the original."""
+        return self.expiry_ms // 2
+
+    def retry_at(self, record: ModelRecord, instance_id: str) -> int:
+        """When an instance where the model failed may be asked again, ms since 1970; 0: at any time."""
+        if instance_id not in record.failed:
+            return 0
+        failures = record.failures.get(instance_id)
+        times = max(1, min(failures.n if failures else 1, 20))
+        return record.failed[instance_id] + min(FIRST_RETRY_MS * (1 << (times - 1)), self.longest_rest_ms)
+
+    def expired(self, record: ModelRecord, instance_id: str, now: int) -> bool:
+        """Whether a failure is too long ago to matter."""
+        return instance_id in record.failed and now >= record.failed[instance_id] + self.expiry_ms
+
+
+USUAL_TERMS = FailureTerms()
 
 
 def without(mapping: Mapping[str, int], instance_id: str) -> dict[str, int]:
@@ -67,7 +96,9 @@ def failed(instance_id: str, now: int, error: LoadFailedError) -> Change:
         if record is None:
             return None
         known = record.failures.get(instance_id)
-        failure = Failure(msg=str(error), code=error.cause.name, n=known.n + 1 if known else 1)
+        failure = Failure(
+            msg=str(error)[:MAX_FAILURE_TEXT], code=error.cause.name, n=known.n + 1 if known else 1
+        )
         return replace(
             record,
             instances=without(record.instances, instance_id),
@@ -111,7 +142,18 @@ def too_large(instance_id: str, size: Resources) -> Change:
     return change
 
 
-def vanished(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
+def used(last_used: int) -> Change:
+    """The model was used at a time that its record may not know."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None or record.last_used >= last_used:
+            return record
+        return replace(record, last_used=last_used)
+
+    return change
+
+
+def vanished(instance_id: str, *, last_used: int = 0) -> Callable[[ModelRecord], ModelRecord]:
     """An instance does not exist any more, and neither do its copies and failures."""
 
     def change(record: ModelRecord) -> ModelRecord:
@@ -121,6 +163,7 @@ def vanished(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
             loaded=without(record.loaded, instance_id),
             failed=without(record.failed, instance_id),
             failures={key: value for key, value in record.failures.items() if key != instance_id},
+            last_used=max(record.last_used, last_used),
         )
 
     return change
@@ -137,20 +180,6 @@ def forgiven(instance_id: str) -> Callable[[ModelRecord], ModelRecord]:
         )
 
     return change
-
-
-def expired(record: ModelRecord, instance_id: str, now: int) -> bool:
-    """Whether nobody has asked for the model for long after it could have been tried again."""
-    return now > retry_at(record, instance_id) + LONGEST_RETRY_MS
-
-
-def retry_at(record: ModelRecord, instance_id: str) -> int:
-    """When an instance where the model failed may be asked again, in ms since 1970; 0: at any time."""
-    if instance_id not in record.failed:
-        return 0
-    failures = record.failures.get(instance_id)
-    times = max(1, min(failures.n if failures else 1, 20))
-    return record.failed[instance_id] + min(FIRST_RETRY_MS * (1 << (times - 1)), LONGEST_RETRY_MS)
 
 
 def last_failure(record: ModelRecord) -> LoadFailedError | None:

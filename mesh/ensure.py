@@ -59,6 +59,7 @@ class Ensurer:
         *,
         constraints: Callable[[], TypeConstraints],
         own_record: Callable[[], InstanceRecord],
+        failure_terms: copies.FailureTerms,
         metrics: PolicyMetrics,
         now: Callable[[], int],
     ) -> None:
@@ -70,6 +71,7 @@ class Ensurer:
         self._peers = peers
         self._constraints = constraints
         self._own_record = own_record
+        self._failure_terms = failure_terms
         self._metrics = metrics
         self._now = now
         self._own_id = registry.instance_id
@@ -204,6 +206,7 @@ class Ensurer:
             failed=failed,
             own_id=self._own_id,
             now=self._now(),
+            failure_terms=self._failure_terms,
         )
 
     def no_home(self, model_type: str) -> NoHomeError | None:

@@ -5,6 +5,7 @@ where there is room for them.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
@@ -21,9 +22,9 @@ from store.errors import StoreError
 from store.records import ModelRecord, VModelRecord
 
 PERIOD_SECONDS = 30.0
-SWEEP_MS = 120_000
+SWEEP_SECONDS = 120.0
 """How often all models are looked at, for the first time so long after an instance began to lead."""
-GONE_MS = 600_000
+GONE_SECONDS = 600.0
 """An instance that was not seen for ten minutes does not come back; until then its copies are only ignored.
 """
 
@@ -41,31 +42,35 @@ class Housekeeper:
         *,
         load: Callable[[str, int], Awaitable[None]],
         constraints: Callable[[], TypeConstraints],
+        failure_terms: copies.FailureTerms,
         now: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._load = load
         self._constraints = constraints
+        self._failure_terms = failure_terms
         self._now = now
-        self._missing: dict[str, int] = {}
+        self._monotonic = monotonic
+        self._missing: dict[str, float] = {}
         self._miscounted: dict[str, Miscount] = {}
         self._loading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
-        swept = self._now()
+        swept = self._monotonic()
         try:
             while True:
                 await asyncio.sleep(PERIOD_SECONDS)
                 # Everybody notes who is missing, so that a new leader need not begin to wait.
                 self._note_missing(id_ for id_, _ in self._registry.instances.items())
                 if not self._registry.is_leader():
-                    swept = self._now()
+                    swept = self._monotonic()
                     continue
                 try:
                     await self.prune()
-                    if self._now() - swept >= SWEEP_MS:
-                        swept = self._now()
+                    if self._monotonic() - swept >= SWEEP_SECONDS:
+                        swept = self._monotonic()
                         await self.sweep()
                 except (MeshError, StoreError) as error:
                     log.warning("housekeeping not finished, it goes on later", error=str(error))
@@ -85,7 +90,7 @@ class Housekeeper:
                 await self._registry.store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
         self._note_missing(kv.key.removeprefix(self._registry.instances.prefix) for kv in snapshot.items)
         for instance_id, since in list(self._missing.items()):
-            if self._now() - since < GONE_MS:
+            if self._monotonic() - since < GONE_SECONDS:
                 continue
             models = self._registry.holdings(instance_id)
             log.info("forgetting an instance", instance=instance_id, models=len(models))
@@ -106,7 +111,9 @@ class Housekeeper:
             await self._registry.update_many(impossible, lambda record: repair.plausible(record, now))
         await self._recount(miscounted)
         if self._loading is None or self._loading.done():
-            loads = await asyncio.to_thread(proactive.plan, models, instances, self._constraints(), now)
+            loads = await asyncio.to_thread(
+                proactive.plan, models, instances, self._constraints(), now, self._failure_terms
+            )
             slots = sum(record.load_slots for record in instances.values() if record.ready)
             if loads:
                 self._loading = asyncio.create_task(self._load_ahead(loads, max(1, slots)))
@@ -117,9 +124,9 @@ class Housekeeper:
             await self._loading
 
     def _note_missing(self, present: Iterable[str]) -> None:
-        there = set(present)
+        there, now = set(present), self._monotonic()
         self._missing = {
-            id_: self._missing.get(id_, self._now()) for id_ in self._registry.holders() if id_ not in there
+            id_: self._missing.get(id_, now) for id_ in self._registry.holders() if id_ not in there
         }
 
     async def _recount(self, miscounted: dict[str, Miscount]) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from mesh import repair
+from mesh.copies import FailureTerms
 from mesh.ensure import Ensurer
 from mesh.errors import MeshError
 from mesh.loading import Loader
@@ -26,11 +27,18 @@ class Janitor:
     """Run `run` as a task on every instance."""
 
     def __init__(
-        self, registry: Registry, loader: Loader, ensurer: Ensurer, *, now: Callable[[], int]
+        self,
+        registry: Registry,
+        loader: Loader,
+        ensurer: Ensurer,
+        *,
+        failure_terms: FailureTerms,
+        now: Callable[[], int],
     ) -> None:
         self._registry = registry
         self._loader = loader
         self._ensurer = ensurer
+        self._failure_terms = failure_terms
         self._now = now
 
     async def run(self) -> None:
@@ -54,7 +62,7 @@ class Janitor:
         ids = {model_id for model_id in ids if not self._ensurer.is_loading(model_id)}
         held = [copy for model_id in ids if (copy := self._held(model_id))]
         named = {model_id: record for model_id in ids if (record := self._registry.peek(model_id))}
-        findings = repair.inspect(held, named, own, now)
+        findings = repair.inspect(held, named, own, now, self._failure_terms)
         if findings:
             counts = Counter(finding.name.lower() for _, finding in findings)
             log.info("repairing", **counts, models=sorted({id_ for id_, _ in findings})[:10])
@@ -65,7 +73,7 @@ class Janitor:
                 await self._check_registered(model_id)
         await self._registry.update_each(
             {
-                model_id: repair.mended(own, partial(self._held, model_id), now)
+                model_id: repair.mended(own, partial(self._held, model_id), now, self._failure_terms)
                 for model_id, finding in findings
                 if finding not in repair.IN_MEMORY
             }

@@ -53,9 +53,9 @@ class _Job:
 class Loader:
     """The copies of this instance and the work on them.
 
-    `on_loaded` is called the moment that a copy can serve, `on_evict` before it is unloaded: they keep the
-    routes. `note_use` tells the cache what was used lately; `drained` waits until no request uses a copy.
-    `now` is in milliseconds since 1970.
+    `on_loaded` is called the moment that a copy can serve, `on_evict` (with its last use) before it is
+    unloaded: they keep the routes. `note_use` tells the cache what was used lately; `drained` waits until no
+    request uses a copy. `now` is in milliseconds since 1970.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Loader:
         runtime: Runtime,
         *,
         on_loaded: Callable[[str], None],
-        on_evict: Callable[[str], None],
+        on_evict: Callable[[str, int], None],
         note_use: Callable[[], None],
         drained: Callable[[str], Awaitable[None]],
         now: Callable[[], int],
@@ -152,6 +152,7 @@ class Loader:
             self._fail(job, RemovedError("the model was removed while it was being loaded"))
             job.task.cancel()
         elif self.is_loaded(model_id):
+            self._note_use()
             self.cache.release(model_id)
             self._begin_unload(model_id, drain=drain)
         return self._unloads.get(model_id)
@@ -164,9 +165,10 @@ class Loader:
             self._fail(job, RuntimeDownError("the model server went away"))
             if job.task:
                 job.task.cancel()
+        self._note_use()
         for copy in list(self.cache.copies()):
             if copy.phase is Phase.LOADED:
-                self._on_evict(copy.model_id)
+                self._on_evict(copy.model_id, copy.last_used)
         for task in self._unloads.values():
             task.cancel()
         self.cache.reset(NOTHING)
@@ -305,7 +307,7 @@ class Loader:
         self._pump()
 
     def _begin_unload(self, model_id: str, *, drain: bool = True) -> None:
-        self._on_evict(model_id)
+        self._on_evict(model_id, self.cache.last_used(model_id))
         self._unload_soon(model_id, drain=drain)
 
     def _unload_soon(self, model_id: str, *, drain: bool) -> None:

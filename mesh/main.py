@@ -106,7 +106,7 @@ class MeshProcess:
             Settings(self._constraints.value, self._rules.value),
         )
         self._node = node
-        node.hold()
+        node.readiness.hold()
         await self._serve_policy(node)
         await self._serve_pages(node)
         await node.start()
@@ -165,7 +165,7 @@ class MeshProcess:
             self._fault = error
             stopping.set()
         else:
-            node.release()
+            node.readiness.release()
 
     def _apply(self) -> None:
         if self._node is not None:
@@ -178,7 +178,7 @@ class MeshProcess:
         mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), self._server)
         self._server.add_generic_rpc_handlers(
             (
-                HealthHandler(lambda: node.ready),
+                HealthHandler(lambda: bool(node.readiness)),
                 ModelReadyHandler(node.models, node.vmodels, node.status),
                 LegacyHandler(management),
             )
@@ -190,9 +190,9 @@ class MeshProcess:
         config = self._config
 
         async def ready() -> tuple[HTTPStatus, str]:
-            return (
-                (HTTPStatus.OK, "ready\n") if node.ready else (HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
-            )
+            if obstacle := node.readiness.obstacle:
+                return HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {obstacle}\n"
+            return HTTPStatus.OK, "ready\n"
 
         async def live() -> tuple[HTTPStatus, str]:
             return HTTPStatus.OK, "live\n"

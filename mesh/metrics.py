@@ -3,12 +3,19 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from mesh.registry import Census
 from store.records import InstanceRecord
 
 MILLISECONDS = (
     *(0.5, 1, 2, 5, 10, 20, 50, 75, 100, 200, 500),
     *(1_000, 2_000, 5_000, 10_000, 20_000, 60_000, 120_000, 300_000),
 )
+CENSUS_GAUGES = (
+    ("modelmesh_models_managed_total", "Registered models, of the whole mesh"),
+    ("modelmesh_models_loaded_total", "Models with a loaded copy, of the whole mesh"),
+    ("modelmesh_models_with_failure_total", "Models with a failed load, of the whole mesh"),
+)
+"""Gauges of a Census, which only the leader shows; a sum over all instances is the mesh's."""
 BYTES = tuple(256 * 1024 * 4**power for power in range(8))
 
 
@@ -53,6 +60,10 @@ class PolicyMetrics:
         self.corrupt_records = self._gauge(
             "modelmesh_registry_corrupt_records", "Registry records that cannot be read; the log names them"
         )
+        self._leader = self._gauge(
+            "modelmesh_instance_leader", "1 on the instance that does the housekeeping"
+        )
+        self._leaders: tuple[Gauge, ...] = ()
 
     def instance(self, record: InstanceRecord, now: int) -> None:
         """Sets the gauges; `now` in ms since 1970."""
@@ -64,6 +75,18 @@ class PolicyMetrics:
             record.used.memory * 10_000 // record.capacity.memory if record.capacity.memory else 0
         )
         self._models.set(record.count)
+
+    def lead(self, census: Census | None) -> None:
+        """Shows what there is in the whole mesh; None where this instance does not lead."""
+        self._leader.set(census is not None)
+        if census is None:
+            for gauge in self._leaders:
+                self._registry.unregister(gauge)
+            self._leaders = ()
+            return
+        self._leaders = self._leaders or tuple(self._gauge(name, text) for name, text in CENSUS_GAUGES)
+        for gauge, count in zip(self._leaders, census, strict=True):
+            gauge.set(count)
 
     def text(self) -> str:
         """The Prometheus text format."""

@@ -16,6 +16,7 @@ from mesh.errors import (
     NoCapacityError,
     PreconditionError,
 )
+from mesh.limits import check_sizes
 from mesh.registry import Registry
 from mesh.vmodels import FRESH_MS, HOUR_MS, STALE_MS, NewModel
 from store.records import ModelRecord
@@ -69,8 +70,9 @@ class Models:
         """Creates a model, or confirms that it is as described; returns when it counts as last used (ms).
 
         `last_used` 0 means some time ago, so that a new model displaces nothing that is in use. Raises
-        ModelExistsError.
+        InvalidRequestError where something is too long, and ModelExistsError.
         """
+        check_sizes(modelId=model_id, type=model.type, path=model.path, key=model.key)
         now = self._now()
         used = min(last_used, now) if last_used else now - (FRESH_MS if load_now else STALE_MS)
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 
@@ -21,6 +22,7 @@ from mesh.metrics import PolicyMetrics
 from mesh.models import Models
 from mesh.peer import Peers
 from mesh.presence import Presence
+from mesh.readiness import Readiness
 from mesh.registry import Registry
 from mesh.routes import Routes
 from mesh.runtime import Runtime, RuntimeTerms
@@ -66,10 +68,10 @@ class MeshNode:
         settings: Settings,
         *,
         now: Callable[[], int] = epoch_ms,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.metrics = PolicyMetrics()
-        self._held = False
         self._config = config
         self._store = store
         self._runtime = runtime
@@ -80,7 +82,7 @@ class MeshNode:
         self._requests = 0
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
         self.byte_path = byte_path(self._on_miss)
-        self.registry = Registry(store, keys, instance_id=config.instance_id, now=now)
+        self.registry = Registry(store, keys, instance_id=config.instance_id, monotonic=monotonic)
         self.routes = Routes(self.registry, self.byte_path)
         self.loader = Loader(
             runtime,
@@ -95,7 +97,15 @@ class MeshNode:
         self.presence = Presence(
             config, self.session, keys.instances, self.loader, terms=lambda: self.guard.terms, now=now
         )
+        self.readiness = Readiness(
+            self.registry.instances,
+            config.instance_id,
+            server_is_ready=lambda: self.guard.terms is not None,
+            is_leaving=lambda: self.presence.leaving,
+            tell=self.byte_path.set_ready,
+        )
         self.peers = Peers()
+        failure_terms = copies.FailureTerms(config.failure_expiry_ms)
         self.ensurer = Ensurer(
             self.registry,
             runtime,
@@ -105,6 +115,7 @@ class MeshNode:
             self.peers,
             constraints=lambda: self.settings.constraints,
             own_record=self.presence.record,
+            failure_terms=failure_terms,
             metrics=self.metrics,
             now=now,
         )
@@ -115,38 +126,31 @@ class MeshNode:
         self.status = StatusReporter(
             self.registry, no_home=self.ensurer.no_home, is_wanted=self.models.is_wanted
         )
-        self.janitor = Janitor(self.registry, self.loader, self.ensurer, now=now)
+        self.janitor = Janitor(self.registry, self.loader, self.ensurer, failure_terms=failure_terms, now=now)
         self.housekeeper = Housekeeper(
             self.registry,
             load=self._load_in_background,
             constraints=lambda: self.settings.constraints,
+            failure_terms=failure_terms,
             now=now,
+            monotonic=monotonic,
         )
         self.registry.models.subscribe(self._on_model)
         self.registry.instances.subscribe(self._on_instance)
 
-    @property
-    def ready(self) -> bool:
-        """Whether clients may come: the model server is there, and the instance is not leaving."""
-        return self.guard.terms is not None and not self.presence.leaving and not self._held
-
-    def hold(self) -> None:
-        """Is not ready for clients until `release`: something comes first. Call it before `run`."""
-        self._held = True
-
-    def release(self) -> None:
-        """Ends `hold`."""
-        self._held = False
-        self.byte_path.set_ready(self.ready)
-
     async def start(self) -> None:
-        """Opens the ports and reads the registry. Raises OSError (a port is taken) or StoreError."""
+        """Opens the ports, takes the instance id and reads the registry.
+
+        Raises OSError (a port is taken), StartError (the id is) or StoreError.
+        """
         self.apply(self.settings)
         self.byte_path.start()
+        await self.presence.claim(self._store)
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
         await self._forget_own()
         self.routes.flush()
+        self.readiness.start()
 
     async def run(self) -> None:
         """Keeps everything going until cancelled."""
@@ -166,7 +170,7 @@ class MeshNode:
     async def leave(self) -> None:
         """Tells everybody that this instance takes nothing new, and that its copies will be gone."""
         self.presence.leaving = True
-        self.byte_path.set_ready(False)
+        self.readiness.changed()
         try:
             await self.presence.publish_now()
         except StoreError as error:
@@ -180,10 +184,12 @@ class MeshNode:
         await self.models.close()
         await self.ensurer.close()
         await self.loader.close()
+        self._note_use()
+        last_used = {copy.model_id: copy.last_used for copy in self.loader.cache.copies()}
         self.loader.cache.reset(Resources())  # so that nobody registers again what is being forgotten
         await self.registry.settled()
         try:
-            await self._forget_own()
+            await self._forget_own(last_used)
             await self.session.end()
         except (StoreError, MeshError) as error:
             log.warning("not deregistered; others notice when the lease ends", error=str(error))
@@ -207,9 +213,14 @@ class MeshNode:
         self.settings = settings
         self.byte_path.set_rpcs(settings.rpc_rules.rpcs, settings.rpc_rules.allow_other)
 
-    async def _forget_own(self) -> None:
+    async def _forget_own(self, last_used: Mapping[str, int] = MappingProxyType({})) -> None:
         own = self._config.instance_id
-        await self.registry.update_many(self.registry.holdings(own), copies.vanished(own))
+        await self.registry.update_each(
+            {
+                model_id: copies.vanished(own, last_used=last_used.get(model_id, 0))
+                for model_id in self.registry.holdings(own)
+            }
+        )
 
     def _on_miss(self, miss: Miss) -> None:
         """Called on a thread of the byte path."""
@@ -282,11 +293,11 @@ class MeshNode:
 
     def _on_ready(self, terms: RuntimeTerms) -> None:
         self.byte_path.set_methods(terms.methods, terms.allow_any_method)
-        self.byte_path.set_ready(self.ready)
+        self.readiness.changed()
         self.presence.changed()
 
     def _on_lost(self) -> None:
-        self.byte_path.set_ready(False)
+        self.readiness.changed()
         self.presence.changed()
 
     def _on_renewed(self) -> None:
@@ -299,14 +310,14 @@ class MeshNode:
         except StoreError as error:
             log.warning("registry not read", error=str(error))
 
-    def _on_evict(self, model_id: str) -> None:
+    def _on_evict(self, model_id: str, last_used: int) -> None:
         self.routes.remove(model_id)
         self.metrics.evictions.inc()
         self.presence.changed()
-        self._deregister(model_id)
+        self._deregister(model_id, last_used)
 
-    def _deregister(self, model_id: str) -> None:
-        gone = copies.gone(self._config.instance_id, now=self._now())
+    def _deregister(self, model_id: str, last_used: int = 0) -> None:
+        gone = copies.gone(self._config.instance_id, now=self._now(), last_used=last_used)
 
         def change(record: ModelRecord | None) -> ModelRecord | None:
             return record if self.ensurer.is_here(model_id) else gone(record)
@@ -362,11 +373,14 @@ class MeshNode:
             self._requests = 0
             self.metrics.instance(self.presence.record(), self._now())
             self.metrics.corrupt_records.set(self.registry.corrupt)
+            self.metrics.lead(self.registry.census if self.registry.is_leader() else None)
 
     def _note_use(self) -> None:
         for model_id, count, last_used in self.byte_path.usage():
             self._requests += count
-            self.loader.cache.touch(model_id, last_used)
+            if not self.loader.cache.touch(model_id, last_used):
+                # It served a request just before it went, so its record does not know of that yet.
+                self.registry.post(model_id, copies.used(last_used))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

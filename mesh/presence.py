@@ -9,15 +9,19 @@ from collections.abc import Callable
 import structlog
 
 from mesh.config import Config
+from mesh.errors import StartError
 from mesh.loading import Loader
 from mesh.runtime import RuntimeTerms
-from store.errors import StoreError
+from store.base import KeyValue, Store
+from store.errors import CorruptRecordError, StoreError
 from store.records import INSTANCES, NOTHING, InstanceRecord
-from store.session import Session
+from store.session import KEEP_ALIVE_SECONDS, LEASE_SECONDS, Session
 
 URGENT_GAP_SECONDS, GAP_SECONDS, LONGEST_GAP_SECONDS = 0.2, 0.5, 40.0
 """Between two publications: where others must know at once, where it may change a decision of theirs, and
 where anything at all is different. Every publication goes to every instance."""
+CLAIM_SECONDS = 0.5
+"""Pause before an instance id that is in use is tried again."""
 RETRY_SECONDS = 1.0
 """Pause after a publication that failed."""
 RATE_SECONDS = 60
@@ -78,6 +82,39 @@ class Presence:
             labels=self._config.labels,
         )
 
+    async def claim(self, store: Store) -> None:
+        """Takes the instance id, by writing the first record.
+
+        A process of the same address can only be our predecessor, as we have its port: its record is
+        replaced. For any other the end of its lease is waited for, in case it has died. Raises StartError
+        where the id is still in use then, and StoreError.
+        """
+        deadline = time.monotonic() + LEASE_SECONDS + KEEP_ALIVE_SECONDS
+        waiting = False
+        while True:
+            record = self.record()
+            holder = await store.get(self._key)
+            if holder is None or not holder.lease or _address(holder) == record.address:
+                revision = holder.mod_revision if holder else 0
+                if await self._session.claim(self._key, INSTANCES.encode(record), revision):
+                    self._published, self._published_at = record, time.monotonic()
+                    return
+            elif time.monotonic() > deadline:
+                raise StartError(
+                    f"the instance id {self._config.instance_id} is in use by a process at "
+                    f"{_address(holder)}: each pod of a mesh needs a name of its own, and the last "
+                    "12 characters of it count"
+                )
+            elif not waiting:
+                waiting = True
+                log.warning(
+                    "waiting for the lease of another process with this instance id",
+                    instance=self._config.instance_id,
+                    address=_address(holder),
+                    seconds=LEASE_SECONDS,
+                )
+            await asyncio.sleep(CLAIM_SECONDS)
+
     def changed(self) -> None:
         """Something happened that others may want to know soon."""
         self._changed.set()
@@ -120,6 +157,13 @@ class Presence:
             except StoreError as error:
                 log.warning("instance not published", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def _address(holder: KeyValue) -> str:
+    try:
+        return INSTANCES.decode(holder.value)[0].address
+    except CorruptRecordError:
+        return ""
 
 
 def gap(published: InstanceRecord, now: InstanceRecord) -> float:

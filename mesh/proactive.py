@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mesh import copies
 from mesh.constraints import TypeConstraints, allows
+from mesh.copies import USUAL_TERMS, FailureTerms
 from store.records import InstanceRecord, ModelRecord
 
 KEPT_FREE = 8
@@ -66,11 +66,12 @@ def plan(
     instances: Mapping[str, InstanceRecord],
     constraints: TypeConstraints,
     now: int,
+    failure_terms: FailureTerms = USUAL_TERMS,
 ) -> list[Load]:
     """The models to load now, most recently used first within each set of instances."""
     live = {id_: record for id_, record in instances.items() if record.ready and not record.shutdown}
     rooms = {id_: _room(record) for id_, record in live.items()}
-    groups = _groups(models, live, constraints, now)
+    groups = _groups(models, live, constraints, now, failure_terms)
     loads: list[Load] = []
     for group in sorted(groups, key=lambda group: -sum(rooms[id_].free for id_ in group.instances)):
         group.models.sort()
@@ -88,11 +89,12 @@ def _groups(
     live: Mapping[str, InstanceRecord],
     constraints: TypeConstraints,
     now: int,
+    failure_terms: FailureTerms,
 ) -> list[_Group]:
     by_type: dict[str, _Group] = {}
     by_instances: dict[tuple[str, ...], _Group] = {}
     for model_id, record in models:
-        if not _wanting(record, live, now):
+        if not _wanting(record, live, now, failure_terms):
             continue
         group = by_type.get(record.type)
         if group is None:
@@ -105,13 +107,15 @@ def _groups(
     return [group for group in by_instances.values() if group.models]
 
 
-def _wanting(record: ModelRecord, live: Mapping[str, InstanceRecord], now: int) -> bool:
+def _wanting(
+    record: ModelRecord, live: Mapping[str, InstanceRecord], now: int, failure_terms: FailureTerms
+) -> bool:
     if record.instances and any(id_ in live for id_ in record.instances):
         return False
     if not record.failed:
         return True
     failed = [id_ for id_ in record.failed if id_ in live]
-    return len(failed) <= MAX_FAILURES and all(copies.retry_at(record, id_) <= now for id_ in failed)
+    return len(failed) <= MAX_FAILURES and all(failure_terms.retry_at(record, id_) <= now for id_ in failed)
 
 
 def _fill(

@@ -6,12 +6,14 @@ Reads come from the local tables; only an unknown id is looked up in the store, 
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from mesh.errors import ModelNotFoundError, RegistryUnavailableError
+from mesh.limits import MAX_ID_BYTES
 from mesh.writer import RecordWriter
 from store.base import MAX_BATCH_TXNS, Compare, Delete, Put, Store
 from store.errors import StoreError
@@ -26,7 +28,7 @@ from store.records import (
 )
 from store.table import Entry, Table
 
-UNKNOWN_MS = 1_000
+UNKNOWN_SECONDS = 1.0
 """How long an id that the store did not know is not looked up again."""
 MAX_UNKNOWN = 10_000
 """Unknown ids remembered at a time."""
@@ -35,19 +37,38 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R")
 
 
+class Census(NamedTuple):
+    """Models by what there is of them."""
+
+    managed: int
+    loaded: int
+    """With a loaded copy."""
+    failed: int
+    """With a failed load that still counts."""
+
+
 class Registry:
     """Tables of one mesh service. Run `follow` as a task after `start`."""
 
-    def __init__(self, store: Store, keys: Keyspace, *, instance_id: str, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keyspace,
+        *,
+        instance_id: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.store = store
         self.keys = keys
         self.instance_id = instance_id
         self.models: Table[ModelRecord] = Table(store, keys.models, MODELS, epoch=self._read_epoch)
         self.vmodels: Table[VModelRecord] = Table(store, keys.vmodels, VMODELS, epoch=self._read_epoch)
         self.instances: Table[InstanceRecord] = Table(store, keys.instances, INSTANCES)
-        self._now = now
-        self._unknown: dict[str, int] = {}
+        self._monotonic = monotonic
+        self._unknown: dict[str, float] = {}
+        """Key -> when it may be looked up again; the oldest first."""
         self._holdings: dict[str, set[str]] = {}
+        self._loaded = self._failed = 0
         self._writer = RecordWriter(store, self.models)
         self.models.subscribe(self._index)
 
@@ -73,6 +94,11 @@ class Registry:
     def corrupt(self) -> int:
         """Records that cannot be read."""
         return self.models.corrupt + self.vmodels.corrupt + self.instances.corrupt
+
+    @property
+    def census(self) -> Census:
+        """How many models there are."""
+        return Census(len(self.models), self._loaded, self._failed)
 
     def live(self, instance_id: str) -> bool:
         """Whether an instance is there and stays."""
@@ -194,18 +220,18 @@ class Registry:
 
     async def _look_up(self, table: Table[R], id_: str) -> Entry[R] | None:
         key = table.key(id_)
-        now = self._now()
-        if self._unknown.get(key, 0) > now:
+        now = self._monotonic()
+        if len(id_) > MAX_ID_BYTES or self._unknown.get(key, now) > now:
             return None
         try:
             row = await table.fetch(id_)
         except StoreError as error:
             raise RegistryUnavailableError(f"the registry is not available: {error}") from error
         if row is None:
-            if len(self._unknown) >= MAX_UNKNOWN:
-                self._unknown = {known: until for known, until in self._unknown.items() if until > now}
-            if len(self._unknown) < MAX_UNKNOWN:
-                self._unknown[key] = now + UNKNOWN_MS
+            self._unknown.pop(key, None)
+            self._unknown[key] = now + UNKNOWN_SECONDS
+            if len(self._unknown) > MAX_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
         return row
 
     async def _read_epoch(self) -> bytes:
@@ -217,6 +243,9 @@ class Registry:
     def _index(
         self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
     ) -> None:
+        was, is_ = before and before.value, now and now.value
+        self._loaded += bool(is_ and is_.loaded) - bool(was and was.loaded)
+        self._failed += bool(is_ and is_.failed) - bool(was and was.failed)
         old = before.value.instances.keys() | before.value.failed.keys() if before else set()
         new = now.value.instances.keys() | now.value.failed.keys() if now else set()
         for instance_id in old - new:

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from mesh import copies
+from mesh.copies import USUAL_TERMS, FailureTerms
 from store.records import ModelRecord, Resources
 
 HOUR_MS = 3_600_000
@@ -50,7 +51,11 @@ IN_MEMORY = frozenset({Finding.IMPOSSIBLE_USE, Finding.NOT_REGISTERED})
 
 
 def inspect(
-    held: Iterable[Held], named: Mapping[str, ModelRecord], own_id: str, now: int
+    held: Iterable[Held],
+    named: Mapping[str, ModelRecord],
+    own_id: str,
+    now: int,
+    failure_terms: FailureTerms = USUAL_TERMS,
 ) -> list[tuple[str, Finding]]:
     """Everything that is wrong; one finding does not hide another.
 
@@ -65,16 +70,19 @@ def inspect(
         if copy.loaded and copy.model_id not in named:
             findings.append((copy.model_id, Finding.NOT_REGISTERED))
     for model_id, record in named.items():
-        findings += [(model_id, finding) for finding in _of_record(record, here.get(model_id), own_id, now)]
+        found = _of_record(record, here.get(model_id), own_id, now, failure_terms)
+        findings += [(model_id, finding) for finding in found]
     return findings
 
 
-def mended(own_id: str, copy: Callable[[], Held | None], now: int) -> Callable[[ModelRecord], ModelRecord]:
+def mended(
+    own_id: str, copy: Callable[[], Held | None], now: int, failure_terms: FailureTerms = USUAL_TERMS
+) -> Callable[[ModelRecord], ModelRecord]:
     """The change that repairs what a record says of this instance. `copy` tells how things are by then."""
 
     def change(record: ModelRecord) -> ModelRecord:
         held = copy()
-        for finding in _of_record(record, held, own_id, now):
+        for finding in _of_record(record, held, own_id, now, failure_terms):
             if finding is Finding.NOT_RECORDED and held:
                 record = copies.loaded(own_id, now, held.size)(record) or record
             elif finding is Finding.STALE_USE and held:
@@ -116,7 +124,9 @@ def plausible(record: ModelRecord, now: int) -> ModelRecord:
     return replace(record, **changed) if changed else record
 
 
-def _of_record(record: ModelRecord, held: Held | None, own_id: str, now: int) -> Iterable[Finding]:
+def _of_record(
+    record: ModelRecord, held: Held | None, own_id: str, now: int, failure_terms: FailureTerms
+) -> Iterable[Finding]:
     if held is None and own_id in record.instances:
         yield Finding.NOT_HERE
     if held and held.loaded:
@@ -124,5 +134,5 @@ def _of_record(record: ModelRecord, held: Held | None, own_id: str, now: int) ->
             yield Finding.NOT_RECORDED
         if not impossible(held.last_used, now) and held.last_used > record.last_used + STALE_USE_MS:
             yield Finding.STALE_USE
-    elif own_id in record.failed and copies.expired(record, own_id, now):
+    elif failure_terms.expired(record, own_id, now):
         yield Finding.EXPIRED

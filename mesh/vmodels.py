@@ -22,6 +22,7 @@ from mesh.errors import (
     PreconditionError,
     VModelNotFoundError,
 )
+from mesh.limits import check_sizes
 from mesh.registry import Registry
 from mesh.writer import MAX_CONFLICTS
 from store.records import ModelRecord, VModelRecord
@@ -92,6 +93,9 @@ class VModels:
         """Creates a vmodel or moves it. Raises the MeshError that says why not."""
         if not request.vmodel_id or not request.target:
             raise InvalidRequestError("must provide non-empty vModelId and targetModelId")
+        check_sizes(vModelId=request.vmodel_id, targetModelId=request.target, owner=request.owner)
+        if model := request.model:
+            check_sizes(type=model.type, path=model.path, key=model.key)
         if request.expected_target:
             await self._registry.refresh_vmodel(request.vmodel_id)
         for _ in range(MAX_CONFLICTS):

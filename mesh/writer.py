@@ -94,6 +94,7 @@ class RecordWriter:
             for waiting in self._waiting.values():
                 _give_up(waiting)
             self._waiting.clear()
+            self._conflicts.clear()
 
     async def _linger(self) -> None:
         """Waits for more changes until somebody waits for one of them."""
@@ -107,12 +108,11 @@ class RecordWriter:
         txns: list[Txn] = []
         for model_id in list(self._waiting)[:MAX_BATCH_TXNS]:
             waiting, steps = self._composed(model_id)
-            if not waiting:
-                continue
-            after = steps[-1]
-            if not self._differs(model_id, self._shown(model_id), after):
+            if not waiting or not self._differs(model_id, self._shown(model_id), steps[-1]):
+                self._conflicts.pop(model_id, None)
                 _end(waiting, steps)
                 continue
+            after = steps[-1]
             taken[model_id] = (waiting, steps)
             operation = self._models.delete(model_id) if after is None else self._models.put(model_id, after)
             txns.append(Txn([self._models.compare(model_id)], [operation]))

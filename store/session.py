@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from store.base import Delete, Put, Store
+from store.base import Compare, Delete, Put, Store
 from store.errors import LeaseLostError, StoreError
 
 LEASE_SECONDS = 25
@@ -44,6 +44,19 @@ class Session:
             if not self._ended:
                 self._keys[key] = value
                 await self._write({key: value})
+
+    async def claim(self, key: str, value: bytes, mod_revision: int) -> bool:
+        """Writes a key as `put` does if it still has this revision (0: does not exist).
+
+        Returns whether it had. Raises StoreError.
+        """
+        async with self._lock:
+            if not self._lease:
+                self._lease = await self._store.grant(self._ttl)
+            result = await self._store.txn([Compare(key, mod_revision)], [Put(key, value, self._lease)])
+            if result.succeeded:
+                self._keys[key] = value
+            return result.succeeded
 
     async def remove(self, key: str) -> None:
         """Removes a key of this session. Raises StoreError."""

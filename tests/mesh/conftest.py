@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ class Clock:
 
     def __call__(self) -> int:
         return epoch_ms() + self.ahead_ms
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_ms / 1000
 
 
 def config(instance_id: str, runtime_port: int, peer_port: int = 0, **environment: str) -> Config:
@@ -105,6 +109,7 @@ class Mesh:
             byte_path,
             Settings(self.constraints, RpcRules()),
             now=self.clock,
+            monotonic=self.clock.monotonic,
         )
 
         mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), server)
@@ -112,16 +117,17 @@ class Mesh:
         model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(management, server)
         server.add_generic_rpc_handlers(
             (
-                HealthHandler(lambda: node.ready),
+                HealthHandler(lambda: bool(node.readiness)),
                 ModelReadyHandler(node.models, node.vmodels, node.status),
                 LegacyHandler(management),
             )
         )
         await server.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-        await node.start()
-        running = asyncio.create_task(node.run())
+        running: asyncio.Task[None] | None = None
         try:
+            await node.start()
+            running = asyncio.create_task(node.run())
             yield Instance(
                 node,
                 runtime,
@@ -133,9 +139,10 @@ class Mesh:
             assert not running.done() or running.cancelled(), running
             assert runtime.violations == []
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await node.stop(0)
+            if running:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await node.stop(0)
             await channel.close()
             await server.stop(0)
             await runtime.stop()

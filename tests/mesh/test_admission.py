@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.admission import MAX_WAITING, Admission
+from mesh.admission import MAX_WAITING, SPARE_ENTRIES, Admission
 from mesh.cache import Cache, Phase, Refusal
 from store.records import NOTHING, Resources
 
@@ -329,3 +329,19 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 AdmissionMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 TestAdmissionMachine = AdmissionMachine.TestCase
+
+
+def test_a_line_that_begins_with_requests_for_ever_keeps_nothing_of_who_has_left() -> None:
+    line = admission(slots=1)
+    stand(line, "runs", urgent=True)
+    line.step(0)
+    for number in range(10_000):
+        stand(line, f"urgent{number}", number, urgent=True)
+        stand(line, f"background{number}", number)
+        line.step(0)
+        line.leave(f"background{number}", 0)
+        if number:
+            line.leave(f"urgent{number - 1}", 0)
+    assert len(line._line) <= 2 * line.standing + SPARE_ENTRIES + 1
+    line.leave("runs", 0)
+    assert line.step(0).start == ["urgent9999"]

@@ -105,3 +105,11 @@ def test_old_names_of_settings_count() -> None:
     )
     assert (config.service, config.grpc_port) == ("old", 8033)
     assert (config.static_models, config.static_models_path) == ("[]", Path("/models.json"))
+
+
+def test_failures_expire_after_the_given_time_which_cannot_be_nothing() -> None:
+    assert read().failure_expiry_ms == 900_000
+    config = read(MM_LOAD_FAILURE_EXPIRY_TIME_MS="2000")
+    assert (config.failure_expiry_ms, config.unsupported) == (2_000, ())
+    with pytest.raises(ConfigError, match="MM_LOAD_FAILURE_EXPIRY_TIME_MS is 0: it must be at least 1000"):
+        read(MM_LOAD_FAILURE_EXPIRY_TIME_MS="0")

@@ -1,5 +1,6 @@
 """Records stay consistent whatever happens to copies, in any order."""
 
+import pytest
 from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,12 @@ def changes(instance: str, now: int) -> list[copies.Change]:
         copies.loaded(instance, now, Resources(5)),
         copies.failed(instance, now, BROKEN),
         copies.gone(instance, now=now),
+        copies.used(now),
         lambda record: record and copies.vanished(instance)(record),
     ]
 
 
-@given(st.lists(st.tuples(INSTANCES, st.integers(0, 4)), max_size=30))
+@given(st.lists(st.tuples(INSTANCES, st.integers(0, 5)), max_size=30))
 def test_a_copy_is_never_both_held_and_failed(steps: list[tuple[str, int]]) -> None:
     record: ModelRecord | None = ModelRecord(type="t")
     for now, (instance, which) in enumerate(steps, 1):
@@ -38,19 +40,31 @@ def test_nothing_brings_a_deleted_model_back() -> None:
         assert change(None) is None
 
 
-def test_rests_grow_and_are_forgotten_with_success() -> None:
+@pytest.mark.parametrize(
+    ("expiry_ms", "expected"),
+    [
+        (900_000, [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 450_000, 450_000]),
+        (60_000, [10_000, 20_000, 30_000, 30_000]),
+        (2_000, [1_000, 1_000]),
+    ],
+)
+def test_rests_grow_to_half_of_the_expiry(expiry_ms: int, expected: list[int]) -> None:
+    terms = copies.FailureTerms(expiry_ms)
     record: ModelRecord | None = ModelRecord(type="t")
-    rests = []
-    for _ in range(9):
+    for rest in expected:
         record = copies.failed("a", 0, BROKEN)(record)
         assert record is not None
-        rests.append(copies.retry_at(record, "a"))
-        record = copies.claimed("a", 0, 0)(record)
-    assert rests == [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 640_000, 900_000, 900_000]
+        assert terms.retry_at(record, "a") == rest
+
+
+def test_rests_begin_again_after_a_success() -> None:
+    record: ModelRecord | None = ModelRecord(type="t")
+    for _ in range(3):
+        record = copies.claimed("a", 0, 0)(copies.failed("a", 0, BROKEN)(record))
     record = copies.failed("a", 0, BROKEN)(copies.loaded("a", 0, Resources(5))(record))
     assert record is not None
-    assert copies.retry_at(record, "a") == 10_000
-    assert copies.retry_at(record, "b") == 0
+    assert copies.USUAL_TERMS.retry_at(record, "a") == 10_000
+    assert copies.USUAL_TERMS.retry_at(record, "b") == 0
 
 
 def test_the_last_failure_is_the_error_that_it_was() -> None:
@@ -70,4 +84,17 @@ def test_the_last_failure_is_the_error_that_it_was() -> None:
 def test_a_record_with_an_impossible_count_of_failures_is_tried_again_as_after_one() -> None:
     for count in (-3, 0, 10**9):
         record = ModelRecord(failed={"a": 5}, failures={"a": Failure(n=count)})
-        assert 5 + copies.FIRST_RETRY_MS <= copies.retry_at(record, "a") <= 5 + copies.LONGEST_RETRY_MS
+        rest = copies.USUAL_TERMS.retry_at(record, "a") - 5
+        assert copies.FIRST_RETRY_MS <= rest <= copies.USUAL_TERMS.longest_rest_ms
+
+
+def test_a_failure_keeps_the_beginning_of_a_long_text() -> None:
+    record = copies.failed("a", 0, LoadFailedError(StatusCode.UNKNOWN, "x" * 100_000))(ModelRecord())
+    assert record is not None
+    assert record.failures["a"].msg == "x" * copies.MAX_FAILURE_TEXT
+
+
+def test_a_use_that_the_record_knows_changes_nothing() -> None:
+    record = ModelRecord(last_used=5)
+    assert copies.used(5)(record) is record
+    assert copies.used(6)(record) == ModelRecord(last_used=6)

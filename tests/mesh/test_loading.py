@@ -44,7 +44,7 @@ def loader(runtime: InstantRuntime) -> Loader:
     loader = Loader(
         cast("Runtime", runtime),
         on_loaded=lambda _: None,
-        on_evict=lambda _: None,
+        on_evict=lambda *_: None,
         note_use=lambda: None,
         drained=drained,
         now=lambda: 1,

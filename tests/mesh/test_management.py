@@ -14,6 +14,7 @@ from api.proto.model_mesh_pb2 import (
     ModelInfo,
     ModelStatusInfo,
     RegisterModelRequest,
+    SetVModelRequest,
     UnregisterModelRequest,
 )
 from tests.mesh.conftest import Instance, Mesh
@@ -195,3 +196,45 @@ async def test_a_later_wish_for_a_model_makes_an_earlier_one_succeed(mesh: Mesh)
     info = await one.api.registerModel(registration("new", "SIZE_9000_0_0", loadNow=True, sync=True))
     assert info.status == ModelStatusInfo.LOADED
     assert len(last_uses) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "most"), [("modelId", 1_024), ("type", 1_024), ("path", 8_192), ("key", 65_536)]
+)
+async def test_a_model_that_is_too_long_to_register_is_refused_with_the_limit(
+    mesh: Mesh, field: str, most: int
+) -> None:
+    api = (await mesh.add()).api
+    fields = {"modelId": "m", "type": "t", "path": "p", "key": "k"}
+
+    def request(text: str) -> RegisterModelRequest:
+        given = fields | {field: text}
+        return RegisterModelRequest(modelId=given.pop("modelId"), modelInfo=ModelInfo(**given))
+
+    assert await api.registerModel(request("x" * most))
+    assert await refused(api.registerModel(request("é" * (most // 2) + "x"))) == (
+        StatusCode.INVALID_ARGUMENT,
+        f"{field} has {most + 1} bytes: at most {most} are possible",
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (SetVModelRequest(vModelId="v" * 1_025, targetModelId="m"), "vModelId has 1025 bytes"),
+        (SetVModelRequest(vModelId="v", targetModelId="m" * 1_025), "targetModelId has 1025 bytes"),
+        (SetVModelRequest(vModelId="v", targetModelId="m", owner="o" * 1_025), "owner has 1025 bytes"),
+        (
+            SetVModelRequest(
+                vModelId="v", targetModelId="m", modelInfo=ModelInfo(type="t", key="k" * 65_537)
+            ),
+            "key has 65537 bytes",
+        ),
+    ],
+)
+async def test_a_vmodel_that_is_too_long_is_refused_with_the_limit(
+    mesh: Mesh, request_: SetVModelRequest, text: str
+) -> None:
+    code, details = await refused((await mesh.add()).api.setVModel(request_))
+    assert code is StatusCode.INVALID_ARGUMENT
+    assert text in details

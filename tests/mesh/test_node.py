@@ -246,7 +246,7 @@ async def test_a_server_that_died_is_waited_for_and_everything_comes_back_on_dem
     await one.runtime.crash()
     one.bytes.models.pop("a")
     request = asyncio.create_task(one.bytes.request("a", excluded=["one"], failure="unavailable"))
-    await until(lambda: not one.node.ready and one.bytes.models == {})
+    await until(lambda: not one.node.readiness and one.bytes.models == {})
     assert not one.bytes.ready
     await until(lambda: one.node.registry.peek("b").instances == {})  # type: ignore[union-attr]
     await one.runtime.start()
@@ -417,3 +417,93 @@ async def test_a_model_replaced_by_another_of_its_name_at_once_is_loaded_anew(me
     await until(lambda: one.runtime.loaded == {} and "m" not in one.bytes.models)
     await one.bytes.request("m")
     await until(lambda: one.node.loader.cache.in_use.memory == 2000)
+
+
+async def last_used(instance: Instance, name: str) -> int:
+    await instance.node.registry.settled()
+    record = instance.node.registry.peek(name)
+    assert record is not None
+    return record.last_used
+
+
+async def test_the_last_use_of_an_evicted_copy_reaches_its_record(mesh: Mesh) -> None:
+    one = await mesh.add()
+    for name in ("old", "new"):
+        await register(one, name, "SIZE_6000_0_0")
+    await one.bytes.request("old")
+    used = mesh.clock() + 60_000
+    mesh.clock.ahead_ms += 120_000
+    one.bytes.used["old"] = (7, used)
+    await one.bytes.request("new")
+    assert "old" not in one.bytes.models
+    assert await last_used(one, "old") == used
+
+
+async def test_a_use_that_is_counted_after_the_eviction_reaches_the_record_too(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    one.node.loader.unload("m")
+    used = mesh.clock() + 1_000
+    one.bytes.used["m"] = (1, used)
+    one.node._note_use()
+    assert await last_used(one, "m") == used
+
+
+async def test_last_uses_reach_the_records_when_the_server_is_lost(mesh: Mesh) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    used = mesh.clock() + 1_000
+    one.bytes.used["m"] = (1, used)
+    await one.runtime.crash()
+    await one.node.guard.suspect()
+    assert await last_used(one, "m") == used
+
+
+async def test_last_uses_reach_the_records_of_an_instance_that_stops(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    used = mesh.clock() + 1_000
+    one.bytes.used["m"] = (1, used)
+    await one.stop()
+    await two.node.registry.refresh("m")
+    record = two.node.registry.peek("m")
+    assert record is not None
+    assert (record.instances, record.last_used) == ({}, used)
+
+
+async def test_a_model_in_use_is_tried_again_after_half_the_expiry_of_its_failure(mesh: Mesh) -> None:
+    one = await mesh.add(MM_LOAD_FAILURE_EXPIRY_TIME_MS="2000")
+    await register(one, "m", "FAIL_broken")
+    for _ in range(2):
+        await failure(one, "m")
+    assert one.runtime.loads == ["m"]
+    mesh.clock.ahead_ms += 1_000
+    await failure(one, "m")
+    assert one.runtime.loads == ["m", "m"]
+    mesh.clock.ahead_ms += 2_000
+    await one.node.janitor.tidy()
+    assert (await status(one, "m")).status == ModelStatusInfo.NOT_LOADED
+
+
+async def test_the_leader_alone_shows_what_there_is_in_the_mesh(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "loaded")
+    await one.bytes.request("loaded")
+    await register(one, "idle")
+    await register(one, "broken", "FAIL_broken")
+    await failure(one, "broken")
+    shown = [
+        "modelmesh_models_managed_total 3.0",
+        "modelmesh_models_loaded_total 1.0",
+        "modelmesh_models_with_failure_total 1.0",
+        "modelmesh_instance_leader 1.0",
+    ]
+    await until(lambda: set(shown) <= set(one.node.metrics.text().splitlines()))
+    assert "modelmesh_models_" not in two.node.metrics.text()
+    assert "modelmesh_instance_leader 0.0" in two.node.metrics.text()
+    await one.node.leave()
+    await until(lambda: "modelmesh_models_managed_total 3.0" in two.node.metrics.text())
+    await until(lambda: "modelmesh_models_" not in one.node.metrics.text())

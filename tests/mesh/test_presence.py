@@ -1,13 +1,21 @@
 """An instance tells the others what may change a decision of theirs, and does not chatter."""
 
+import asyncio
 import math
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
-from mesh.presence import GAP_SECONDS, LONGEST_GAP_SECONDS, URGENT_GAP_SECONDS, gap
+from mesh.errors import StartError
+from mesh.loading import Loader
+from mesh.presence import GAP_SECONDS, LONGEST_GAP_SECONDS, URGENT_GAP_SECONDS, Presence, gap
+from mesh.runtime import Runtime
+from store.base import Put
+from store.memory import MemoryBackend, MemoryStore
 from store.records import INSTANCES, InstanceRecord, Resources
-from tests.mesh.conftest import Instance, Mesh
+from store.session import LEASE_SECONDS, Session
+from tests.mesh.conftest import Instance, Mesh, config
 from tests.mesh.test_node import register
 from tests.store.waiting import until
 
@@ -99,3 +107,100 @@ async def test_an_instance_that_leaves_says_so(mesh: Mesh) -> None:
     await one.node.leave()
     assert (await told(mesh, one)).shutdown
     assert not one.bytes.ready
+
+
+def presence(memory: MemoryBackend, address: str, name: str = "pod") -> tuple[Presence, MemoryStore]:
+    host, _, port = address.partition(":")
+    settings = config(name, 1, int(port), WKUBE_POD_IPADDR=host)
+    settings.policy_socket.parent.rmdir()
+    store = MemoryStore(memory)
+    loader = Loader(
+        Runtime("tcp:unused:1", "tcp:unused:1"),
+        on_loaded=lambda _: None,
+        on_evict=lambda *_: None,
+        note_use=lambda: None,
+        drained=never,
+        now=lambda: 0,
+    )
+    session = Session(store)
+    return Presence(settings, session, "/i/", loader, terms=lambda: None, now=lambda: 0), store
+
+
+async def never(_: str) -> None:
+    raise AssertionError("nothing is unloaded here")
+
+
+def holder(memory: MemoryBackend) -> str:
+    kv = memory.get("/i/pod")
+    assert kv is not None
+    return INSTANCES.decode(kv.value)[0].address
+
+
+async def test_an_instance_id_is_taken_by_one_of_two_that_start_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mesh.presence.CLAIM_SECONDS", 0.001)
+    monkeypatch.setattr("mesh.presence.LEASE_SECONDS", 0.02)
+    monkeypatch.setattr("mesh.presence.KEEP_ALIVE_SECONDS", 0)
+    memory = MemoryBackend()
+    claims = [presence(memory, f"10.0.0.{number}:80") for number in (1, 2)]
+    outcomes = await asyncio.gather(*(one.claim(store) for one, store in claims), return_exceptions=True)
+    assert outcomes.count(None) == 1
+    (error,) = (outcome for outcome in outcomes if outcome is not None)
+    assert isinstance(error, StartError)
+    assert f"the instance id pod is in use by a process at {holder(memory)}" in str(error)
+
+
+async def test_a_process_that_was_killed_is_succeeded_at_once_at_the_same_address() -> None:
+    memory = MemoryBackend()
+    for _ in range(2):
+        new, store = presence(memory, "10.0.0.1:80")
+        async with asyncio.timeout(1):
+            await new.claim(store)
+    assert new.due_in() == math.inf, "it is published"
+    memory.end_lease(1)
+    assert holder(memory) == "10.0.0.1:80", "the record went over to the lease of the successor"
+
+
+async def test_a_pod_that_comes_back_elsewhere_waits_for_the_lease_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mesh.presence.CLAIM_SECONDS", 0.001)
+    now = 0.0
+    memory = MemoryBackend(clock=lambda: now)
+    old, store = presence(memory, "10.0.0.1:80")
+    await old.claim(store)
+    new, store = presence(memory, "10.0.0.2:80")
+    claiming = asyncio.create_task(new.claim(store))
+    with capture_logs() as logs:
+        await until(lambda: bool(logs))
+    assert logs[0]["address"] == "10.0.0.1:80"
+    assert holder(memory) == "10.0.0.1:80"
+    now = LEASE_SECONDS
+    await asyncio.wait_for(claiming, 5)
+    assert holder(memory) == "10.0.0.2:80"
+
+
+async def test_a_record_that_no_process_keeps_is_nobodys() -> None:
+    memory = MemoryBackend()
+    new, store = presence(memory, "10.0.0.2:80")
+    await store.txn([], [Put("/i/pod", INSTANCES.encode(InstanceRecord(address="10.0.0.1:80")))])
+    async with asyncio.timeout(1):
+        await new.claim(store)
+    assert holder(memory) == "10.0.0.2:80"
+
+
+async def test_a_second_process_of_the_same_id_leaves_the_copies_of_the_first_alone(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.presence.LEASE_SECONDS", 0)
+    monkeypatch.setattr("mesh.presence.KEEP_ALIVE_SECONDS", 0)
+    one = await mesh.add("one")
+    await register(one, "m")
+    await one.bytes.request("m")
+    with pytest.raises(StartError, match="in use"):
+        await mesh.add("one")
+    await one.node.registry.refresh("m")
+    record = one.node.registry.peek("m")
+    assert record is not None
+    assert "one" in record.instances

@@ -1,13 +1,15 @@
 """Records are changed only from what they are, one by one or many at a time."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from msgspec.structs import replace
 
-from mesh.errors import RegistryUnavailableError
-from mesh.registry import Registry
+from mesh.errors import ModelNotFoundError, RegistryUnavailableError
+from mesh.limits import MAX_ID_BYTES
+from mesh.registry import Census, Registry
 from store.base import Put
 from store.keys import Keyspace
 from store.memory import MemoryBackend, MemoryStore
@@ -18,8 +20,10 @@ KEYS = Keyspace("", service="modelmesh-serving")
 
 
 @asynccontextmanager
-async def registry(memory: MemoryBackend, name: str = "one") -> AsyncIterator[Registry]:
-    opened = Registry(MemoryStore(memory), KEYS, instance_id=name, now=lambda: 0)
+async def registry(
+    memory: MemoryBackend, name: str = "one", monotonic: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Registry]:
+    opened = Registry(MemoryStore(memory), KEYS, instance_id=name, monotonic=monotonic)
     await opened.start()
     try:
         yield opened
@@ -123,3 +127,68 @@ async def test_an_instance_that_leaves_does_not_lead() -> None:
             await MemoryStore(memory).txn([], [Put(here.instances.key(name), INSTANCES.encode(record))])
         await here.instances.start()
         assert not here.is_leader()
+
+
+def counted_reads(here: Registry) -> list[str]:
+    """Keys that are looked up in the store from now on."""
+    reads: list[str] = []
+    get = here.store.get
+
+    async def counted(key: str) -> object:
+        reads.append(key.removeprefix(KEYS.models))
+        return await get(key)
+
+    here.store.get = counted  # type: ignore[method-assign,assignment]
+    return reads
+
+
+async def ask(here: Registry, *model_ids: str) -> None:
+    for model_id in model_ids:
+        with pytest.raises(ModelNotFoundError):
+            await here.find(model_id)
+
+
+async def test_an_unknown_id_is_looked_up_again_after_a_second_of_any_clock_change() -> None:
+    now = 0.0
+    async with registry(MemoryBackend(), monotonic=lambda: now) as here:
+        reads = counted_reads(here)
+        await ask(here, "m", "m")
+        now = 0.99
+        await ask(here, "m")
+        now = 1.0
+        await ask(here, "m", "m")
+        assert reads == ["m", "m"]
+
+
+async def test_of_too_many_unknown_ids_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.registry.MAX_UNKNOWN", 3)
+    async with registry(MemoryBackend(), monotonic=lambda: 0.0) as here:
+        reads = counted_reads(here)
+        await ask(here, "a", "b", "c", "d", "b", "c", "d", "a")
+        assert reads == ["a", "b", "c", "d", "a"]
+
+
+async def test_an_id_that_cannot_exist_is_not_looked_up() -> None:
+    async with registry(MemoryBackend()) as here:
+        reads = counted_reads(here)
+        await ask(here, "m" * (MAX_ID_BYTES + 1))
+        assert reads == []
+        assert here._unknown == {}
+
+
+async def test_models_are_counted_by_what_there_is_of_them() -> None:
+    async with registry(MemoryBackend()) as here:
+        records = {
+            "idle": ModelRecord(type="t"),
+            "loading": ModelRecord(type="t", instances={"one": 1}),
+            "loaded": ModelRecord(type="t", instances={"one": 1}, loaded={"one": 2}),
+            "failed": ModelRecord(type="t", failed={"one": 1}),
+            "both": ModelRecord(
+                type="t", instances={"one": 1}, loaded={"one": 2}, failed={"two": 1, "three": 1}
+            ),
+        }
+        await here.commit(records)
+        assert here.census == Census(managed=5, loaded=2, failed=2)
+        await here.update("both", lambda _: ModelRecord(type="t", failed={"one": 1}))
+        await here.update("loaded", lambda _: None)
+        assert here.census == Census(managed=4, loaded=0, failed=2)

@@ -94,17 +94,18 @@ def test_each_fault_is_found_and_mended(
         assert repair.inspect(here, {"m": after}, "one", NOW) == []
 
 
-def test_a_failure_is_forgotten_only_long_after_it_could_have_been_tried_again() -> None:
+@pytest.mark.parametrize("expiry_ms", [2_000, 900_000])
+def test_a_failure_is_forgotten_when_it_expires(expiry_ms: int) -> None:
+    terms = copies.FailureTerms(expiry_ms)
     error = LoadFailedError(StatusCode.NOT_FOUND, "no object")
     record: ModelRecord | None = ModelRecord()
     for _ in range(3):
         record = copies.failed("one", NOW, error)(record)
     assert record is not None
-    rest_over = copies.retry_at(record, "one")
-    assert repair.inspect([], {"m": record}, "one", rest_over + copies.LONGEST_RETRY_MS) == []
-    later = rest_over + copies.LONGEST_RETRY_MS + 1
-    assert repair.inspect([], {"m": record}, "one", later) == [("m", Finding.EXPIRED)]
-    after = repair.mended("one", lambda: None, later)(record)
+    assert repair.inspect([], {"m": record}, "one", NOW + expiry_ms - 1, terms) == []
+    later = NOW + expiry_ms
+    assert repair.inspect([], {"m": record}, "one", later, terms) == [("m", Finding.EXPIRED)]
+    after = repair.mended("one", lambda: None, later, terms)(record)
     assert (after.failed, after.failures) == ({}, {})
 
 

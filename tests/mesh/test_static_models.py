@@ -89,14 +89,14 @@ async def test_a_model_that_must_be_loaded_and_cannot_ends_the_start(mesh: Mesh)
 
 async def test_an_instance_is_ready_only_when_it_is_released(mesh: Mesh) -> None:
     one = await mesh.add()
-    assert one.node.ready
-    one.node.hold()
+    assert one.node.readiness
+    one.node.readiness.hold()
     await one.runtime.crash()
     await one.node.guard.suspect()
     await one.runtime.start()
     await until(lambda: one.node.guard.terms is not None)
-    assert not one.node.ready
+    assert not one.node.readiness
     assert not one.bytes.ready
-    one.node.release()
-    assert one.node.ready
+    one.node.readiness.release()
+    assert one.node.readiness
     assert one.bytes.ready

@@ -196,3 +196,24 @@ async def test_a_record_that_the_store_refuses_fails_alone(
         RegistryUnavailableError,
         ModelRecord,
     ]
+
+
+async def test_lost_races_are_forgotten_with_the_change_that_lost_them(
+    store: CountingStore, writer: RecordWriter
+) -> None:
+    """Else a model whose changes end without a write would give up too soon in the end."""
+    elsewhere = Table(store, "/models/", MODELS)
+    await elsewhere.write("same", NEW)
+    assert await writer.apply("same", created) == NEW, "it lost, and then there was nothing to write"
+    await elsewhere.write("given up", NEW)
+    store.answers.clear()
+    given_up = asyncio.create_task(writer.apply("given up", used_once_more_or_new))
+    await until(lambda: len(store.batches) == 2)
+    given_up.cancel()
+    store.answers.set()
+    await writer.settled()
+    assert writer._conflicts == {}
+
+
+def used_once_more_or_new(record: ModelRecord | None) -> ModelRecord | None:
+    return used_once_more(record) or NEW
