@@ -144,6 +144,7 @@ class Assembly:
         self._meshes = MeshClients(self._addresses)
         self._news: dict[Source, asyncio.Queue[Request]] = {source: asyncio.Queue() for source in Source}
         self._runtime_news: asyncio.Queue[Request] = asyncio.Queue()
+        self._problems = Problems(self._refused)
         self._registries = Registries(
             locate=self._registry, connect=open_store, wake=self._wake, pods_changed=self._pods_changed
         )
@@ -225,7 +226,7 @@ class Assembly:
             volume_claims=cache.lister(PersistentVolumeClaim),
             storages=lambda namespace: self._secret(self._storage_secret, namespace),
             demand=self._demand,
-            problems=Problems(self._refused),
+            problems=self._problems,
         )
         wakes = RuntimeWakes(
             self._scope,
@@ -268,7 +269,7 @@ class Assembly:
             runtimes=self._runtimes.runtimes,
             deployments=cache.lister(Deployment, _OF_A_MESH),
             instances=self._registries.instances,
-            refusals=self._runtimes.problems,
+            refusals=self._problems,
         )
         controller = (
             Controller("runtimestatus", reconciler)

@@ -30,6 +30,9 @@ _MIB = 1024**2
 class Problems(dict["Request", str]):
     """Why runtimes are not deployed as they ask for; tells when that changes.
 
+    Attributes:
+        judged: the runtimes that were looked at: only of these is no problem good news.
+
     Args:
         changed: called with the runtime.
     """
@@ -37,8 +40,10 @@ class Problems(dict["Request", str]):
     def __init__(self, changed: Callable[[Request], None]) -> None:
         super().__init__()
         self._changed = changed
+        self.judged: set[Request] = set()
 
     def __setitem__(self, runtime: Request, problem: str) -> None:
+        self.judged.add(runtime)
         known = self.get(runtime)
         super().__setitem__(runtime, problem)
         if problem != known:
@@ -46,9 +51,10 @@ class Problems(dict["Request", str]):
 
     def pop(self, runtime: Request, default: Any = None) -> Any:
         """Forgets a problem."""
-        known = runtime in self
+        news = runtime in self or runtime not in self.judged
+        self.judged.add(runtime)
         problem = super().pop(runtime, default)
-        if known:
+        if news:
             self._changed(runtime)
         return problem
 
@@ -102,7 +108,7 @@ class Summary:
     Attributes:
         desired: pods that there should be.
         ready: pods that serve.
-        models: copies in memory; None where any namespace's registry cannot be read.
+        models: copies in memory; None where any namespace's registry cannot be read: the last known stay.
         memory: capacity and use, in bytes; None as for `models`.
         stage: the one to look at; None where no namespace is served.
         message: says it to people.
@@ -210,13 +216,21 @@ def fields(summary: Summary, before: JSON, generation: int, now: datetime) -> JS
         "observedGeneration": generation,
         "conditions": _conditions(before.get("conditions") or [], summary, now),
         "pods": {"desired": summary.desired, "ready": summary.ready},
-        "models": summary.models,
-        "memory": None,
     }
+    if summary.models is not None:
+        ours["models"] = summary.models
     if summary.memory is not None:
         capacity, used = summary.memory
         ours["memory"] = {"capacity": _mebibytes(capacity), "used": _mebibytes(used)}
-    return {name: value for name, value in (before | ours).items() if value is not None}
+    return before | ours
+
+
+def refusal(status: JSON, generation: int) -> str:
+    """Returns why a runtime was not deployed, by its status; empty where it was, or its spec has changed."""
+    if status.get("observedGeneration") != generation:
+        return ""
+    ready: JSON = next((c for c in status.get("conditions") or [] if c.get("type") == READY), {})
+    return str(ready.get("message", "")) if ready.get("reason") == _REASONS[Stage.REFUSED] else ""
 
 
 def cleared(before: JSON) -> JSON:

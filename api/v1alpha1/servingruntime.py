@@ -144,9 +144,9 @@ class ServingRuntimeStatus(Model):
     pods: PodCounts | None = None
     """Pods of the runtime."""
     models: int | None = None
-    """Copies of models in the pods, loaded or being loaded; absent while the registry cannot be read."""
+    """Copies of models in the pods, loaded or being loaded; absent until the registry has been read."""
     memory: RuntimeMemory | None = None
-    """Memory for models; absent while the registry cannot be read."""
+    """Memory for models; absent until the registry has been read."""
 
 
 class ServingRuntime(KubeObject):

@@ -14,7 +14,7 @@ from controller.reconcilers.servingruntime import RUNTIME_KINDS
 from controller.runtime.controller import controller_of
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
-from controller.runtime_status import Local, Summary
+from controller.runtime_status import Local, Problems, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +34,7 @@ _log = structlog.get_logger(__name__)
 
 _PAUSE_S = 10.0
 """Between two writes for models and memory alone, which change with every load."""
+_NOTHING = Summary(models=0, memory=(0, 0))
 _NUMBERS = frozenset({"models", "memory"})
 _CLUSTER_KIND = "ClusterServingRuntime"
 
@@ -64,7 +65,7 @@ class RuntimeStatusReconciler:
     runtimes: Callable[[str], Mapping[str, ServingRuntime | ClusterServingRuntime]]
     deployments: Lister[Deployment]
     instances: Callable[[str], Sequence[InstanceRecord] | None]
-    refusals: Mapping[Request, str]
+    refusals: Problems
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _written: dict[Request, float] = field(default_factory=dict)
@@ -127,17 +128,17 @@ class RuntimeStatusReconciler:
     def _wanted(self, runtime: ServingRuntime | ClusterServingRuntime, shown: JSON) -> JSON:
         if not runtime.spec.multi_model:
             return runtime_status.cleared(shown)
-        summary = Summary() if runtime.spec.disabled else self._summary(runtime)
+        summary = _NOTHING if runtime.spec.disabled else self._summary(runtime, shown)
         return runtime_status.fields(summary, shown, runtime.metadata.generation, self.now())
 
-    def _summary(self, runtime: ServingRuntime | ClusterServingRuntime) -> Summary:
+    def _summary(self, runtime: ServingRuntime | ClusterServingRuntime, shown: JSON) -> Summary:
         problems = [
             *runtime_validation.problems(runtime.spec, self.configuration().built_in_server_types),
             *runtime_validation.autoscaling_problems(runtime.metadata.annotations, runtime.spec),
         ]
         namespaces = [runtime.namespace] if runtime.namespace else self.scope.all_enabled()
         places = [
-            self._local(runtime, namespace)
+            self._local(runtime, namespace, shown)
             for namespace in namespaces
             if self.scope.enabled(namespace) and self._counts(runtime, namespace)
         ]
@@ -149,16 +150,20 @@ class RuntimeStatusReconciler:
         found = self.runtimes(namespace).get(runtime.name)
         return found is not None and found.namespace == runtime.namespace
 
-    def _local(self, runtime: ServingRuntime | ClusterServingRuntime, namespace: str) -> Local:
+    def _local(self, runtime: ServingRuntime | ClusterServingRuntime, namespace: str, shown: JSON) -> Local:
         def is_its(deployment: Deployment) -> bool:
             owner = controller_of(deployment)
             return owner is not None and (owner.kind, owner.name) == (runtime.kind, runtime.name)
 
+        place = Request(namespace, runtime.name)
+        refusal = self.refusals.get(place, "")
+        if place not in self.refusals.judged and runtime.namespace:
+            refusal = runtime_status.refusal(shown, runtime.metadata.generation)
         records = self.instances(namespace)
         return Local(
             namespace=namespace,
             deployment=next(filter(is_its, self.deployments.list(namespace)), None),
-            refusal=self.refusals.get(Request(namespace, runtime.name), ""),
+            refusal=refusal,
             instances=None if records is None else runtime_status.instances_of(runtime.name, records),
         )
 

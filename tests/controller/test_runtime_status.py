@@ -140,8 +140,19 @@ def test_conditions_and_fields_of_others_stay() -> None:
 
 def test_a_disabled_runtime_has_no_condition_ready() -> None:
     before = runtime_status.fields(Summary(stage=Stage.READY, models=1, memory=(1, 1)), {}, 1, NOW)
-    after = runtime_status.fields(Summary(), before, 2, NOW)
-    assert after == {"observedGeneration": 2, "conditions": [], "pods": {"desired": 0, "ready": 0}}
+    after = runtime_status.fields(Summary(models=0, memory=(0, 0)), before, 2, NOW)
+    assert after == {
+        "observedGeneration": 2,
+        "conditions": [],
+        "pods": {"desired": 0, "ready": 0},
+        "models": 0,
+        "memory": {"capacity": "0", "used": "0"},
+    }
+
+
+def test_the_last_known_numbers_stay_while_the_registry_cannot_be_read() -> None:
+    before = runtime_status.fields(Summary(stage=Stage.READY, models=1, memory=(MIB, MIB)), {}, 1, NOW)
+    assert runtime_status.fields(Summary(stage=Stage.READY), before, 1, NOW) == before
 
 
 def test_problems_tell_when_they_change() -> None:
@@ -154,7 +165,8 @@ def test_problems_tell_when_they_change() -> None:
     problems[runtime] = "b"
     assert problems.get(runtime) == "b"
     assert problems.pop(runtime, None) == "b"
-    assert told == [runtime] * 3
+    assert told == [runtime] * 4
+    assert problems.judged == {runtime}
 
 
 # In a whole controller.
@@ -233,6 +245,41 @@ async def test_a_wrong_runtime_says_what_to_do_and_so_does_a_refused_one(world: 
     assert "`selector` does not match" in refused["status"]["conditions"][0]["message"]
     await world.change("ServingRuntime", NAME, {"spec": {"labels": None}})
     await world.until("ServingRuntime", NAME, _ready("True", "ScaledToZero"))
+
+
+async def test_a_restarted_controller_writes_no_status(idle_world: Any, controller_in: Any) -> None:
+    world = idle_world
+    await world.create_etcd_secret()
+    await world.create_runtime()
+    await world.create({"kind": "ServingRuntime", "metadata": {"name": "refused"}, "spec": _refused_spec()})
+    async with controller_in(world):
+        await world.until("ServingRuntime", NAME, lambda o: (o.get("status") or {}).get("models") == 0)
+        await world.until("ServingRuntime", "refused", _ready("False", "NotDeployed"))
+        await world.until("ServingRuntime", "refused", lambda o: o["status"].get("models") == 0)
+    before = await world.all("ServingRuntime")
+    async with controller_in(world) as assembly:
+        places = {Request(NAMESPACE, NAME), Request(NAMESPACE, "refused")}
+
+        async def looked_at() -> bool:
+            return assembly._problems.judged >= places and assembly._registries.instances(NAMESPACE) == []
+
+        await world.eventually(looked_at)
+        # What woke the status of the others by now is ahead of this one.
+        await world.create(
+            {
+                "kind": "ServingRuntime",
+                "metadata": {"name": "last"},
+                "spec": _refused_spec() | {"disabled": True},
+            }
+        )
+        await world.until("ServingRuntime", "last", lambda o: bool(o.get("status")))
+        after = await world.all("ServingRuntime")
+        assert [runtime for runtime in after if runtime["metadata"]["name"] != "last"] == before
+
+
+def _refused_spec() -> dict[str, Any]:
+    raw = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
+    return raw["spec"] | {"labels": {"name": "x"}}
 
 
 async def test_wrong_annotations_are_told(world: Any) -> None:
