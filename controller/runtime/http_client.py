@@ -14,7 +14,8 @@ import asyncio
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -61,6 +62,12 @@ def resource_path(resource: Resource, namespace: str = "", name: str = "", subre
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY (HTTP_PROXY) and NO_PROXY ask for, to reach `url`."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+
+
 class HttpClient:
     """`Client` over HTTP. Use it as an async context manager, or call `close`.
 
@@ -84,9 +91,13 @@ class HttpClient:
     ) -> None:
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
-        self._session: aiohttp.ClientSession = self._rest.pool_manager
+        # Its own session asks the environment, and a thread for ~/.netrc, at every request.
+        self._session = aiohttp.ClientSession(
+            connector=self._rest.pool_manager.connector, connector_owner=False
+        )
         self._base: str = configuration.host.rstrip("/")
         self._host = self._base.partition("://")[2]
+        self._proxy = self._rest.proxy or environment_proxy(self._base)
         self._user_agent = user_agent
         self._timeout = aiohttp.ClientTimeout(total=request_timeout)
         self._reload = reload
@@ -105,6 +116,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._session.close()
         await self._rest.close()
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> JSON:
@@ -252,8 +264,8 @@ class HttpClient:
         arguments: dict[str, Any] = {"timeout": timeout or self._timeout}
         if body is not None:
             arguments["data"] = _Body(msgspec.json.encode(body), content_type=content_type)
-        if self._rest.proxy:
-            arguments |= {"proxy": self._rest.proxy, "proxy_headers": self._rest.proxy_headers}
+        if self._proxy:
+            arguments |= {"proxy": self._proxy, "proxy_headers": self._rest.proxy_headers}
         if self._rest.server_hostname:
             arguments["server_hostname"] = self._rest.server_hostname
         retries, reloaded = 0, False

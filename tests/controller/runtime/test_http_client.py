@@ -26,7 +26,7 @@ from controller.runtime.errors import (
     TransportError,
     Unauthorized,
 )
-from controller.runtime.http_client import MAX_RETRIES, resource_path
+from controller.runtime.http_client import MAX_RETRIES, environment_proxy, resource_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -365,3 +365,34 @@ def test_importing_loads_no_model_classes_and_hides_none() -> None:
         "assert kubernetes_asyncio.client.V1Pod\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("https://api.example.com:6443", "http://secure.example.com:3128"),
+        ("http://api.example.com", "http://plain.example.com:3128"),
+        ("https://api.internal.example.com", None),
+        ("https://10.0.0.1:6443", None),
+    ],
+)
+def test_the_environment_names_the_proxy_and_who_needs_none(
+    url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://secure.example.com:3128")
+    monkeypatch.setenv("HTTP_PROXY", "http://plain.example.com:3128")
+    monkeypatch.setenv("NO_PROXY", ".internal.example.com,10.0.0.1")
+    assert environment_proxy(url) == proxy
+
+
+async def test_a_proxy_of_the_environment_is_used(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", "")
+    server.answers((200, {"metadata": {"name": "a"}}, {}))
+    path = write_kubeconfig(tmp_path / "k", "http://api.example.com")
+    async with await load_client(path) as client:
+        await client.get(NAMESPACE, "a")
+    ((_, target, _, headers),) = server.requests
+    assert (target, headers["Host"]) == ("/api/v1/namespaces/a", "api.example.com")
