@@ -62,8 +62,8 @@ class Catalog:
 
     def support(self, model: PredictorSpec) -> Support:
         """Tells whether any runtime can load a model, and for users why none can."""
-        if self.supporting(model):
-            return Support()
+        if names := self.supporting(model):
+            return Support(runtimes=tuple(names))
         if model.runtime and model.runtime.name:
             return Support(
                 exists=False,

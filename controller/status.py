@@ -6,7 +6,7 @@ share it; how each kind spells a status is in `status_fields`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -80,7 +80,14 @@ class Urls:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Status of one Predictor or InferenceService, free of how its kind spells it."""
+    """Status of one Predictor or InferenceService, free of how its kind spells it.
+
+    The last two are known at the moment only: no object shows them, so they are no part of what is compared.
+
+    Attributes:
+        runtimes: names of the runtimes that support the model.
+        loads: whether a pod loads the model, rather than that one is waited for.
+    """
 
     available: bool = False
     transition: Transition = Transition.UP_TO_DATE
@@ -90,6 +97,8 @@ class ModelStatus:
     failed_copies: int = 0
     total_copies: int = 0
     urls: Urls = Urls()
+    runtimes: tuple[str, ...] = field(default=(), compare=False)
+    loads: bool = field(default=False, compare=False)
 
     @property
     def waits_for_runtime(self) -> bool:
@@ -105,11 +114,13 @@ class Support:
         exists: whether an enabled runtime supports the model.
         reason: why not: NO_SUPPORTING_RUNTIME or RUNTIME_NOT_RECOGNIZED.
         message: names what was asked for and what there is.
+        runtimes: names of those that support it.
     """
 
     exists: bool = True
     reason: Reason = Reason.NO_SUPPORTING_RUNTIME
     message: str = ""
+    runtimes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +248,11 @@ def _refreshed(previous: ModelStatus, info: VModelStatusInfo, support: Support, 
         failed_copies=failed,
         total_copies=total,
         urls=urls,
+        runtimes=support.runtimes,
+        loads=any(
+            seen.state is State.LOADING and seen.reason is not Reason.RUNTIME_UNHEALTHY
+            for seen in (active, target)
+        ),
     )
 
 
@@ -285,6 +301,8 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
             active=State.PENDING if _was_unsupported(previous) else previous.active,
             transition=_no_longer_invalid(previous.transition),
             failure=Failure(Reason.RUNTIME_UNHEALTHY, WAITING_FOR_POD, model_id),
+            runtimes=support.runtimes,
+            loads=False,
         )
     failure = Failure(support.reason, support.message, model_id, time=_stable_time(previous, now))
     if previous.active in {State.LOADED, State.STANDBY}:

@@ -86,10 +86,10 @@ class PredictorFields:
 
     def write(self, obj: JSON, status: ModelStatus, now: datetime) -> JSON:
         """Returns the object's field `status` with `status` laid over it."""
-        del now
+        before = obj.get("status") or {}
         failure = status.failure
         return _laid_over(
-            obj.get("status") or {},
+            before,
             {
                 "available": status.available,
                 "transitionStatus": str(status.transition),
@@ -100,6 +100,8 @@ class PredictorFields:
                 "httpEndpoint": status.urls.rest,
                 "failedCopies": status.failed_copies,
                 "totalCopies": status.total_copies,
+                "conditions": _conditions(before.get("conditions") or [], status, now, ("Ready",)),
+                "observedGeneration": obj["metadata"].get("generation"),
             },
         )
 
@@ -152,17 +154,17 @@ class InferenceServiceFields:
             {
                 "url": grpc,
                 "components": components or None,
-                "conditions": _conditions(before.get("conditions") or [], status, now),
+                "conditions": _conditions(before.get("conditions") or [], status, now, _CONDITIONS),
                 "modelStatus": model,
                 "observedGeneration": obj["metadata"].get("generation"),
             },
         )
 
 
-def _conditions(before: list[JSON], status: ModelStatus, now: datetime) -> list[JSON]:
+def _conditions(before: list[JSON], status: ModelStatus, now: datetime, types: tuple[str, ...]) -> list[JSON]:
     explanation = explain(status)
     by_type = {condition["type"]: condition for condition in before}
-    for type_ in _CONDITIONS:
+    for type_ in types:
         old = by_type.get(type_, {})
         value = "True" if status.available else "False"
         unchanged = old.get("status") == value and old.get("lastTransitionTime")

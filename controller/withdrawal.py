@@ -41,7 +41,9 @@ def inference_service(status: JSON) -> JSON | None:
 
 def predictor(status: JSON) -> JSON | None:
     """Returns the status of a Predictor as the CRD gives it to a new one; None where it is so already."""
-    left = {name: value for name, value in status.items() if name != "lastFailureInfo"} | {
+    gone = {"conditions", "lastFailureInfo", "observedGeneration"}
+    conditions = [c for c in status.get("conditions") or () if c.get("type") not in _CONDITIONS]
+    left = {name: value for name, value in status.items() if name not in gone} | {
         "activeModelState": str(State.PENDING),
         "available": False,
         "failedCopies": 0,
@@ -51,4 +53,6 @@ def predictor(status: JSON) -> JSON | None:
         "totalCopies": 0,
         "transitionStatus": str(Transition.UP_TO_DATE),
     }
+    if conditions:
+        left["conditions"] = conditions
     return None if left == status else left

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from api.conditions import Condition
 from api.core.pod import PersistentVolumeClaimVolumeSource
 from api.meta import JSON, KubeObject, Model
 from api.resource import Resource
@@ -154,6 +155,10 @@ class PredictorStatus(Model):
     """Copies that failed to load."""
     total_copies: int = 0
     """Copies in any state."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready: whether requests can be served, with a reason and what to do."""
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Generation of the spec that this status is about."""
 
 
 class Predictor(KubeObject):

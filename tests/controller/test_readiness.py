@@ -11,14 +11,20 @@ LOADING_BEHIND = replace(WAITING, active=State.LOADING)
 LOADING = ModelStatus(available=True, active=State.LOADING)
 LOADED = ModelStatus(available=True, active=State.LOADED)
 FAILED = ModelStatus(active=State.FAILED, failure=Failure(Reason.LOAD_FAILED, "boom", "m", "pod"))
+UNSUPPORTED = ModelStatus(active=State.FAILED, failure=Failure(Reason.NO_SUPPORTING_RUNTIME, "none"))
+UNKNOWN_RUNTIME = ModelStatus(active=State.FAILED, failure=Failure(Reason.RUNTIME_NOT_RECOGNIZED, "r"))
 INVALID = ModelStatus(transition=Transition.INVALID, failure=Failure(Reason.INVALID_SPEC, "bad"))
 
 
 @pytest.mark.parametrize(
     ("status", "reason", "message"),
     [
-        (FRESH, "Pending", "Accepted"),
-        (WAITING, "RuntimeUnhealthy", WAITING_FOR_POD),
+        (FRESH, "Accepted", "Accepted; the mesh is told of it once a runtime pod is ready"),
+        (WAITING, "WaitingForRuntime", f"{WAITING_FOR_POD}: no pod is ready yet, `kubectl get"),
+        (replace(WAITING, runtimes=("a", "b")), "WaitingForRuntime", "no pod of a or b is ready yet"),
+        (replace(LOADING_BEHIND, loads=True), "Loading", "being loaded by a pod that has become ready"),
+        (UNSUPPORTED, "NoSupportingRuntime", "apply a ServingRuntime that lists the format"),
+        (UNKNOWN_RUNTIME, "RuntimeNotRecognized", "correct the runtime's name"),
         (LOADING, "Loading", "being loaded"),
         (LOADED, "Loaded", "serves requests"),
         (ModelStatus(available=True, active=State.STANDBY), "Standby", "first request loads it"),
@@ -29,7 +35,7 @@ INVALID = ModelStatus(transition=Transition.INVALID, failure=Failure(Reason.INVA
             "BlockedByFailedLoad",
             "Serves the previous model; boom",
         ),
-        (replace(LOADED, failure=WAITING.failure), "RuntimeUnhealthy", WAITING_FOR_POD),
+        (replace(LOADED, failure=WAITING.failure), "WaitingForRuntime", WAITING_FOR_POD),
         (replace(LOADED, transition=Transition.IN_PROGRESS, target=State.LOADING), "InProgress", "previous"),
         (
             replace(LOADED, transition=Transition.INVALID, failure=INVALID.failure),

@@ -57,6 +57,17 @@ def test_predictor_status() -> None:
         "httpEndpoint": "http://s.ns:8008",
         "failedCopies": 1,
         "totalCopies": 2,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "BlockedByFailedLoad",
+                "message": "Serves the previous model; boom (correct the storage or the model files; "
+                "loading is tried again)",
+                "lastTransitionTime": "2026-01-02T03:04:05Z",
+            }
+        ],
+        "observedGeneration": 3,
     }
 
 
