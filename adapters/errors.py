@@ -42,6 +42,10 @@ class StorageConfigError(AdapterError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
 
+class StorageKeyError(StorageConfigError):
+    """The storage Secret, as it is mounted now, has no entry of the model's storage key."""
+
+
 class StorageError(AdapterError):
     """Pulling failed for a reason that no other class names."""
 
@@ -64,6 +68,12 @@ class StorageUnavailableError(StorageError):
     """The storage could not be reached, or failed, also after retries."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class CorruptObjectError(StorageError):
+    """What arrived is not what the storage's own checksum says, also when it was read again."""
+
+    code = grpc.StatusCode.DATA_LOSS
 
 
 class DiskFullError(StorageError):

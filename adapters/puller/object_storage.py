@@ -1,39 +1,48 @@
-"""Pulling from whatever keeps objects under keys: listing, bounded parallel downloads, plain errors."""
+"""Pulling from whatever keeps objects under keys and `obstore` speaks to: S3, GCS, Azure."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import re
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+import structlog
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 
 from adapters.errors import (
-    DiskFullError,
     ObjectNotFoundError,
     StorageConfigError,
     StorageDeniedError,
     StorageError,
     StorageUnavailableError,
 )
-from adapters.puller.targets import Download, RemoteObject, plan
+from adapters.puller.download import download_all
+from adapters.puller.targets import RemoteObject, plan, without_collisions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
+    from adapters.puller.settings import Pod
     from adapters.puller.storage_config import StorageConfig
-    from adapters.puller.targets import Target
+    from adapters.puller.targets import Download, Target
+
+log = structlog.get_logger(__name__)
 
 # Bytes a download holds in memory before they go to the file.
 _CHUNK_BYTES = 1 << 20
-# Downloads of one file that end early are begun again this often; the requests have retries of their own.
-_ATTEMPTS = 3
 
+_MD5_TAG = re.compile(r'"?([0-9a-f]{32})"?')
+_ILLEGAL_KEY = re.compile(r'Path "((?:[^"\\]|\\.)*)"')
 _HTTP_STATUS = re.compile(r"status code: (\d{3})")
 _XML_ERROR = re.compile(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>", re.DOTALL)
 _CAUSE = re.compile(r'(?:message: |InvalidCertificate\(|error: )"?([^")\n]+)')
@@ -41,48 +50,80 @@ _DENIED, _MISSING, _CLIENT_ERRORS, _TOO_MANY = (401, 403), 404, range(300, 500),
 
 
 class ObjectStorage:
-    """A bucket (or container) of a store that `obstore` speaks to; `address` is how messages call it."""
+    """A bucket (or container); `address` is how messages call it.
+
+    `digests` says whether ETags that look like an MD5 are the content's: those of S3 and GCS are, for objects
+    that were uploaded whole and are not encrypted with a key of the customer.
+    """
+
+    has_ranges = True
+    takes_room = True
 
     def __init__(
-        self, store: ObjectStore, address: str, config: StorageConfig, slots: asyncio.Semaphore
+        self, store: ObjectStore, address: str, config: StorageConfig, pod: Pod, *, digests: bool
     ) -> None:
         self._store = store
         self._address = address
         self._config = config
-        self._slots = slots
+        self._pod = pod
+        self._digests = digests
 
-    async def pull(self, targets: Sequence[Target], folder: Path) -> None:
-        """Downloads all objects of all targets into `folder`, as many at once as there are slots.
+    async def find(self, targets: Sequence[Target]) -> list[Download]:
+        """Lists the objects of all targets.
 
         Raises:
             ObjectNotFoundError: a target has no object.
-            StorageConfigError: a target's path cannot be one of an object.
+            StorageConfigError: a path cannot be one of an object, or a key cannot be a file.
             StorageError: any other failure, by kind.
         """
-        downloads = [download for target in targets for download in await self._plan(target, folder)]
+        return without_collisions([download for target in targets for download in await self._find(target)])
+
+    async def fetch(self, downloads: Sequence[Download], folder: Path) -> None:
+        """Downloads what was found."""
+        await download_all(self, downloads, folder, self._pod)
+
+    async def read(self, item: RemoteObject, start: int, end: int | None) -> AsyncIterator[bytes]:
+        """Streams a range of the version that was found."""
+        if item.size == 0:
+            return
+        options: GetOptions = {}
+        if item.version:
+            options["if_match"] = item.version
+        if (start, end) != (0, item.size):
+            options["range"] = (start, end or 0)
         try:
-            async with asyncio.TaskGroup() as group:
-                for download in downloads:
-                    group.create_task(self._download(download))
-        except ExceptionGroup as failures:
-            # The first to fail ended the others; it is the cause.
-            raise failures.exceptions[0] from None
+            result = await obstore.get_async(self._store, item.key, options=options)
+            async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
+                yield chunk
+        except FileNotFoundError as error:
+            raise ObjectNotFoundError(f"{self.describe(item)} went away during the pull") from error
+        except PreconditionError as error:
+            raise StorageError(f"{self.describe(item)} was replaced during the pull; load again") from error
+        except BaseError as error:
+            raise self._failure(error, f"reading {self.describe(item)}") from error
 
-    async def size(self, targets: Sequence[Target]) -> int:
-        """Bytes of all objects of all targets; errors as for `pull`."""
-        sizes = [item.size for target in targets for item in await self._find(target)]
-        return sum(sizes)
+    def describe(self, item: RemoteObject) -> str:
+        """The object's address, for messages."""
+        return f"{self._address}/{item.key}"
 
-    async def _plan(self, target: Target, folder: Path) -> list[Download]:
-        return plan(await self._find(target), target, folder)
+    def digest(self, item: RemoteObject) -> tuple[str, str] | None:
+        """The MD5 that an ETag is, where it may be one."""
+        tag = _MD5_TAG.fullmatch(item.version) if self._digests else None
+        return ("md5", tag[1]) if tag else None
 
-    async def _find(self, target: Target) -> list[RemoteObject]:
+    def distrust_digests(self, item: RemoteObject) -> bool:
+        """Where the store encrypts with a customer's key, ETags only look like digests: believe none."""
+        log.info("ETags of this storage are no checksums", storage=self._address, object=item.key)
+        self._digests = False
+        return True
+
+    async def _find(self, target: Target) -> list[Download]:
         path = target.remote.strip("/")
         where = f"{self._address}/{path}"
         try:
-            found = await self._below(path, where)
+            found = plan(await self._below(path, where), target)
             if not found and not target.remote.endswith("/"):
-                found = await self._single(path, where)
+                found = plan(await self._single(path, where), target)
         except ValueError as error:
             raise StorageConfigError(
                 f'"{path}" is no path of an object: its parts may not be empty, "." or "..", nor contain '
@@ -96,7 +137,7 @@ class ObjectStorage:
         found = []
         try:
             async for page in obstore.list(self._store, prefix=path):
-                found += [RemoteObject(item["path"], item["size"]) for item in page]
+                found += [RemoteObject(item["path"], item["size"], item["e_tag"] or "") for item in page]
         except BaseError as error:
             failure = self._failure(error, f"listing {where}")
             # Who may read one object need not be allowed to list the bucket.
@@ -116,39 +157,17 @@ class ObjectStorage:
             if denied:
                 return []
             raise self._failure(error, f"looking for {where}") from error
-        return [RemoteObject(item["path"], item["size"])]
-
-    async def _download(self, download: Download) -> None:
-        where = f"{self._address}/{download.source.key}"
-        async with self._slots:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    await self._fetch(download)
-                except FileNotFoundError as error:
-                    raise ObjectNotFoundError(f"{where} went away during the pull") from error
-                except BaseError as error:
-                    failure = self._failure(error, f"reading {where}")
-                except OSError as error:
-                    raise _disk_failure(error, download.file) from error
-                else:
-                    received = download.file.stat().st_size
-                    if received == download.source.size:
-                        return
-                    wanted = download.source.size
-                    failure = StorageUnavailableError(f"{where} ended after {received} of {wanted} bytes")
-                if attempt == _ATTEMPTS or not isinstance(failure, StorageUnavailableError):
-                    raise failure
-
-    async def _fetch(self, download: Download) -> None:
-        result = await obstore.get_async(self._store, download.source.key)
-        download.file.parent.mkdir(parents=True, exist_ok=True)
-        with download.file.open("wb") as file:
-            async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
-                await asyncio.to_thread(file.write, chunk)
+        return [RemoteObject(item["path"], item["size"], item["e_tag"] or "")]
 
     def _failure(self, error: BaseError, doing: str) -> StorageError | StorageConfigError:
         """Names a failure by its kind; the store's own text is for programmers and pages long."""
         text = str(error)
+        if isinstance(error, InvalidPathError):
+            key = _ILLEGAL_KEY.search(text)
+            return StorageConfigError(
+                f'{doing} failed: the object "{key[1] if key else "?"}" cannot be a file: a part of its key '
+                'is empty, "." or ".."; rename it, or move it out of the model\'s path',
+            )
         code = _HTTP_STATUS.search(text)
         status = int(code[1]) if code else 0
         detail = _XML_ERROR.search(text)
@@ -170,9 +189,3 @@ class ObjectStorage:
         if status in _CLIENT_ERRORS and status != _TOO_MANY:
             return StorageConfigError(message)
         return StorageUnavailableError(message)
-
-
-def _disk_failure(error: OSError, file: Path) -> StorageError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFullError(f"the model volume is full: writing {file.name} failed: {error.strerror}")
-    return StorageError(f"writing {file.name} failed: {error}")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from adapters.errors import StorageConfigError
+from adapters.puller import clients
 from adapters.puller.object_storage import ObjectStorage
 
 if TYPE_CHECKING:
-    import asyncio
-
+    from adapters.puller.settings import Pod
     from adapters.puller.storage_config import StorageConfig
 
-# Where AWS tells a process who it is (IRSA, ECS, plain variables); without any, requests go unsigned.
+# Where AWS tells a process who it is: plain variables, IRSA, EKS Pod Identity and ECS.
 _AMBIENT = (
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -28,68 +25,59 @@ _AMBIENT = (
 _DEFAULT_REGION = "us-east-1"
 # Without an endpoint, bucket and region become parts of the host name that (signed) requests are sent to.
 _HOST_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Transient failures (5xx, refused or dropped connections) are retried this often, over about 6 s.
-_RETRIES = 5
-_RETRY = {
-    "max_retries": _RETRIES,
-    "retry_timeout": timedelta(seconds=20),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=200),
-        "max_backoff": timedelta(seconds=3),
-        "base": 2,
-    },
-}
-# A transfer may take as long as it moves: only silence ends it.
-_CLIENT = {
-    "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=30),
-    "timeout": timedelta(days=1),
-}
 
 
-def open_storage(config: StorageConfig, slots: asyncio.Semaphore) -> ObjectStorage:
+def open_storage(config: StorageConfig, pod: Pod) -> ObjectStorage:
     """Opens the bucket that the settings name.
 
     Settings: `bucket`; `endpoint_url` (Amazon's if absent; `http://` is allowed) and `region`;
-    `access_key_id` with `secret_access_key`, or neither for the credentials of the pod, or unsigned requests
-    where it has none; `certificate` (PEM) of a private authority. Requests are path-style where there is an
-    endpoint.
+    `access_key_id` with `secret_access_key` and perhaps `session_token`, or none for the identity of the pod,
+    or unsigned requests where it has none (`credentials` forces one or the other); `certificate` (PEM) of a
+    private authority; `addressing`: `path` (the default where there is an endpoint) or `virtual` (the default
+    on Amazon), where the bucket is a part of the host name.
 
     Raises:
         StorageConfigError: a setting is missing or cannot be used.
     """
-    config.required("bucket")
-    bucket, endpoint = config.text("bucket"), config.text("endpoint_url")
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise StorageConfigError(f'endpoint_url "{endpoint}" is no http or https URL ({config.describe()})')
+    bucket, endpoint = config.text("bucket"), clients.endpoint_url(config)
     region = config.text("region") or _DEFAULT_REGION
-    if not endpoint and not (_HOST_PART.fullmatch(bucket) and _HOST_PART.fullmatch(region)):
-        raise StorageConfigError(f'bucket "{bucket}" or region "{region}" is none of Amazon\'s')
+    addressing = config.text("addressing") or ("path" if endpoint else "virtual")
+    if addressing not in {"path", "virtual"}:
+        raise StorageConfigError(f'addressing "{addressing}" must be "path" or "virtual"')
+    virtual = addressing == "virtual"
+    if not (_HOST_PART.fullmatch(region) and (_HOST_PART.fullmatch(bucket) or not (virtual or not endpoint))):
+        raise StorageConfigError(f'bucket "{bucket}" or region "{region}" cannot be a part of a host name')
     options: dict[str, Any] = {
         "region": region,
-        "virtual_hosted_style_request": not endpoint,
-        **({"endpoint": endpoint.rstrip("/")} if endpoint else {}),
+        "virtual_hosted_style_request": virtual,
+        **_endpoint(endpoint, bucket if virtual else ""),
         **_credentials(config),
     }
-    client: dict[str, Any] = {**_CLIENT, "allow_http": endpoint.startswith("http://")}
-    if config.text("certificate"):
-        client["root_certificate"] = config.text("certificate")
-    try:
-        store = S3Store(bucket, client_options=client, retry_config=_RETRY, **options)  # type: ignore[arg-type]
-    except (BaseError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StorageConfigError(f"the S3 settings cannot be used ({config.describe()}): {reason}") from error
-    return ObjectStorage(store, f"s3://{bucket}", config, slots)
+    store = clients.built(
+        lambda: S3Store(
+            bucket,
+            client_options=clients.options(config, endpoint),  # type: ignore[arg-type]
+            retry_config=clients.RETRY,  # type: ignore[arg-type]
+            **options,
+        ),
+        "S3",
+        config,
+    )
+    return ObjectStorage(store, f"s3://{bucket}", config, pod, digests=True)
+
+
+def _endpoint(endpoint: str, bucket: str) -> dict[str, str]:
+    """The client's endpoint, which has the bucket in its host name where that is the addressing."""
+    scheme, _, host = endpoint.partition("://")
+    if not endpoint:
+        return {}
+    return {"endpoint": f"{scheme}://{bucket}.{host}" if bucket else endpoint}
 
 
 def _credentials(config: StorageConfig) -> dict[str, Any]:
-    if config.text("access_key_id") or config.text("secret_access_key"):
-        config.required("access_key_id", "secret_access_key")
+    if config.text("access_key_id"):
         keys = {name: config.text(name) for name in ("access_key_id", "secret_access_key")}
         token = config.text("session_token")
         return {**keys, **({"session_token": token} if token else {})}
-    # The pod's own identity is shown to Amazon and to endpoints that an administrator chose, not to any host
-    # that a model's parameters name.
-    trusted = config.entry is not None or not config.text("endpoint_url")
-    ambient = trusted and any(os.environ.get(name) for name in _AMBIENT)
+    ambient = clients.is_ambient(config, _AMBIENT, trusted=not config.text("endpoint_url"))
     return {} if ambient else {"skip_signature": True}

@@ -6,13 +6,13 @@ over an entry the parameters may only say *where inside* the storage the model l
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from adapters.errors import StorageConfigError
+from adapters.errors import StorageConfigError, StorageKeyError
+from adapters.puller.storage_types import BUILT_IN, may_override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from adapters.puller.model_key import ModelKey
 
 JSON = dict[str, Any]
-
-# Parameters that select a place inside the storage that an entry's credentials were made for. The patterns
-# keep a value from becoming a part of a host name or of another path.
-_OVERRIDABLE = {
-    "bucket": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
-    "container": re.compile(r"[A-Za-z0-9$][A-Za-z0-9-]*"),
-    "region": re.compile(r"[A-Za-z0-9-]+"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +59,14 @@ def resolve(folder: Path, key: ModelKey) -> StorageConfig:
     allows.
 
     Raises:
-        StorageConfigError: unknown or unreadable entry, a parameter that may not override, or no type.
+        StorageKeyError: the Secret has no such entry.
+        StorageConfigError: unreadable entry, a parameter that may not override, or no type.
     """
     config = _with_entry(folder, key)
     values = config.values
     if values.get("type") == "s3" and values.get("default_bucket") and not values.get("bucket"):
         values = values | {"bucket": values["default_bucket"]}
-    if key.bucket and values.get("bucket"):
+    if key.bucket and values.get("bucket") and _refused(config.values, {"bucket": key.bucket}) is None:
         values = values | {"bucket": key.bucket}
     values = override(values, key.storage_params)
     if not isinstance(values.get("type"), str) or not values["type"]:
@@ -88,11 +81,13 @@ def resolve(folder: Path, key: ModelKey) -> StorageConfig:
 def _with_entry(folder: Path, key: ModelKey) -> StorageConfig:
     if key.storage_key:
         values = _read_entry(folder, key.storage_key)
-        refused = _refused(values, key.storage_params)
-        if refused:
+        if refused := _refused(values, key.storage_params):
+            kind = BUILT_IN.get(str(values.get("type")))
+            allowed = ", ".join(sorted(kind.place) if kind else ()) or "none"
             raise StorageConfigError(
-                f'storage parameter "{refused}" may not change what entry "{key.storage_key}" says; '
-                f"over an entry only these may be set: {', '.join(sorted(_OVERRIDABLE))}",
+                f'storage parameter "{refused}" may not be set so over entry "{key.storage_key}" of the '
+                "storage Secret: the entry's credentials could be sent to another server; "
+                f"a model may choose for an entry of this type: {allowed}",
             )
         return StorageConfig(values, key.storage_key)
     asked_type = key.storage_params.get("type")
@@ -115,7 +110,10 @@ def _read_entry(folder: Path, name: str) -> JSON:
     entries = _entries(folder)
     if name not in entries:
         known = ", ".join(entries) or "none"
-        raise StorageConfigError(f'storage key "{name}" is not in the storage Secret; it has: {known}')
+        raise StorageKeyError(
+            f'storage key "{name}" is not in the storage Secret (a change of it can take two '
+            f"minutes to reach a pod); it has: {known}",
+        )
     try:
         return msgspec.json.decode((folder / name).read_bytes(), type=JSON)
     except (msgspec.MsgspecError, OSError) as error:
@@ -126,12 +124,8 @@ def _read_entry(folder: Path, name: str) -> JSON:
 
 
 def _refused(entry: JSON, params: Mapping[str, str]) -> str | None:
-    """The first parameter that may not be laid over an entry; repeating the entry's own value is harmless."""
-    for name, value in params.items():
-        pattern = _OVERRIDABLE.get(name)
-        if entry.get(name) != value and not (pattern and pattern.fullmatch(value)):
-            return name
-    return None
+    """The first parameter that may not be laid over an entry."""
+    return next((name for name, value in params.items() if not may_override(entry, name, value)), None)
 
 
 def override(config: JSON, params: Mapping[str, str]) -> JSON:

@@ -40,7 +40,7 @@ async def serve(adapter: ServerAdapter, settings: Settings, stop: asyncio.Event 
         adapter.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:
         raise ConfigurationError(f"ROOT_MODEL_DIR cannot be used: {error}") from error
-    puller = Puller(settings.root, settings.storage_secret) if settings.embedded_puller else None
+    puller = Puller(settings.puller) if settings.embedded_puller else None
     models = Models(adapter, settings, puller)
     runtime = ModelRuntime(adapter, settings, models)
     # Two adapters on one port would share its calls; the second is to fail instead.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.environment import Reader
+from adapters.puller.settings import PullerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Settings:
     server_version: str
     per_model_concurrency: int
     root: Path
-    storage_secret: Path
+    puller: PullerSettings
     embedded_puller: bool
 
     @classmethod
@@ -77,7 +78,8 @@ class Settings:
             server_version=environment.get("RUNTIME_VERSION", "v1"),
             per_model_concurrency=read.number("LIMIT_PER_MODEL_CONCURRENCY", 0, least=0, most=_UINT32),
             root=Path(environment.get("ROOT_MODEL_DIR") or "/models"),
-            storage_secret=Path(environment.get("STORAGE_CONFIG_DIR") or "/storage-config"),
+            # With the loaded models these contents stay below the volume's limit of 1.5 times the memory.
+            puller=PullerSettings.from_environment(read, cache_bytes=memory),
             embedded_puller=read.flag("USE_EMBEDDED_PULLER", default=False),
         )
         read.finish()

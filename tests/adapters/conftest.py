@@ -183,7 +183,8 @@ class Adapter:
         """All that lies below the models' root, but for the folders that are always there."""
         root = self.settings.root
         names = (str(path.relative_to(root)) for path in root.rglob("*"))
-        return sorted(name for name in names if name not in {self.server.folder_name, "_pulling"})
+        always = {self.server.folder_name, "_pulling", "_content"}
+        return sorted(name for name in names if name not in always and not name.startswith("_content/"))
 
 
 Run = Callable[..., contextlib.AbstractAsyncContextManager[Adapter]]

@@ -1,7 +1,9 @@
 """Pulling from a real S3 server: files, folders, many objects, and every way it can go wrong."""
 
 import asyncio
+import errno
 import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,8 @@ from adapters.errors import (
     StorageDeniedError,
     StorageUnavailableError,
 )
-from adapters.puller import ModelKey, Pulled, Puller, s3
+from adapters.puller import ModelKey, Pulled, Puller, clients
+from adapters.puller.settings import PullerSettings
 
 pytestmark = pytest.mark.e2e
 
@@ -80,7 +83,8 @@ def secret(tmp_path: Path, bucket: Any) -> Path:
 @pytest.fixture
 def puller(tmp_path: Path, secret: Path) -> Puller:
     (tmp_path / "models").mkdir()
-    return Puller(tmp_path / "models", secret)
+    settings = PullerSettings(root=tmp_path / "models", secret=secret)
+    return Puller(settings, key_patience_s=0)
 
 
 async def pull(puller: Puller, path: str, *, model_id: str = "m", **key: Any) -> Pulled:
@@ -163,7 +167,12 @@ FAILURES: list[tuple[str, dict[str, Any], type[AdapterError], str]] = [
     ("tree", {"storage_key": "no-scheme"}, StorageConfigError, "no http or https URL"),
     ("tree", {"storage_key": "bad-certificate"}, StorageConfigError, "bad-certificate"),
     ("", {}, StorageConfigError, "no path in its storage"),
-    ("tree", {"storage_key": None, "storage_params": {"type": "ftp"}}, StorageConfigError, "known types: s3"),
+    (
+        "tree",
+        {"storage_key": None, "storage_params": {"type": "ftp"}},
+        StorageConfigError,
+        "known types: azure, gcs, http, pvc, s3",
+    ),
     ("tree", {"storage_key": None, "storage_params": {"type": "s3"}}, StorageConfigError, "lack bucket"),
 ]
 
@@ -181,7 +190,7 @@ async def test_a_failure_is_named_by_its_kind_and_leaves_nothing(
 async def test_a_server_that_is_down_is_unavailable(
     puller: Puller, secret: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(s3._RETRY, "max_retries", 1)
+    monkeypatch.setitem(clients.RETRY, "max_retries", 1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -257,7 +266,7 @@ async def test_a_download_that_never_gets_through_is_unavailable(
     behind_cutter: Callable[[int, int], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(s3._RETRY, "max_retries", 1)
+    monkeypatch.setitem(clients.RETRY, "max_retries", 1)
     await behind_cutter(1000, 20_000)
     with pytest.raises(StorageUnavailableError, match=r"sklearn/model\.joblib"):
         await pull(puller, "sklearn/model.joblib", storage_key="cut")
@@ -267,12 +276,10 @@ async def test_a_download_that_never_gets_through_is_unavailable(
 async def test_a_full_disk_is_told_as_such(
     puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ordinary_open = Path.open
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def open_full(path: Path, mode: str = "r", **options: Any) -> Any:
-        return ordinary_open(Path("/dev/full") if mode == "wb" else path, mode, **options)
-
-    monkeypatch.setattr(Path, "open", open_full)
+    monkeypatch.setattr(os, "pwrite", refuse)
     with pytest.raises(DiskFullError, match="model volume is full"):
         await pull(puller, "sklearn/model.joblib")
     monkeypatch.undo()

@@ -22,7 +22,7 @@ def test_defaults() -> None:
     assert (settings.loading_concurrency, settings.load_timeout_ms) == (1, 30_000)
     assert (settings.default_model_size, settings.size_multiplier) == (1_000_000, 1.25)
     assert (settings.server_version, settings.per_model_concurrency) == ("v1", 0)
-    assert (settings.root, settings.storage_secret) == (Path("/models"), Path("/storage-config"))
+    assert (settings.root, settings.puller.secret) == (Path("/models"), Path("/storage-config"))
     assert not settings.embedded_puller
 
 
