@@ -14,6 +14,7 @@ from controller import labels, model_id
 from controller import status as machine
 from controller.errors import InvalidSpecError, MeshCallError, MeshUnreachableError, NameTakenError
 from controller.readiness import notices
+from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
 from controller.status import ModelStatus, Urls
 
@@ -183,11 +184,18 @@ class ModelReconciler(Generic[T]):
         left = self._kind.withdrawn(raw.get("status") or {})
         if left is None:
             return
-        await self._with.client.replace(
-            self._kind.type.RESOURCE, raw | {"status": left}, subresource="status"
-        )
-        message = "Not served by ModelMesh any more"
-        await self._with.recorder.event(obj, "Normal", "Withdrawn", message)
+        if await self._write(obj, raw | {"status": left}):
+            message = "Not served by ModelMesh any more"
+            await self._with.recorder.event(obj, "Normal", "Withdrawn", message)
+
+    async def _write(self, obj: T, written: dict[str, Any]) -> bool:
+        """Writes an object's status; False where the object is gone, of which we shall be told."""
+        try:
+            await self._with.client.replace(self._kind.type.RESOURCE, written, subresource="status")
+        except NotFound:
+            _log.debug("gone before its status was written", namespace=obj.namespace, name=obj.name)
+            return False
+        return True
 
     def _urls(self, obj: T) -> Urls:
         return urls(self._with.configuration(), obj.namespace)
@@ -205,7 +213,7 @@ class ModelReconciler(Generic[T]):
         wanted = self._kind.fields.write(raw, status, self._with.now())
         if wanted == shown:
             return
-        written = raw | {"status": wanted}
-        await self._with.client.replace(self._kind.type.RESOURCE, written, subresource="status")
+        if not await self._write(obj, raw | {"status": wanted}):
+            return
         for notice in notices(previous, status, id_):
             await self._with.recorder.event(obj, notice.type, notice.reason, notice.message)
