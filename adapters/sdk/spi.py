@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import structlog
 
 from adapters.errors import AdapterError
+from adapters.sdk.answers import answered
 from adapters.sdk.follow import State
 from adapters.sdk.models import LoadRequest, Models
 from api.proto.model_runtime_pb2 import (
@@ -28,20 +27,14 @@ from api.proto.model_runtime_pb2 import (
 from api.proto.model_runtime_pb2_grpc import ModelRuntimeServicer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from adapters.sdk.adapter import ServerAdapter
     from adapters.sdk.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 SESSION_HEADER = "mm-session"
 # A status call waits this long for a server that is about to be ready, so that a start costs no further poll.
 _STATUS_WAIT_S = 1.0
-# gRPC sends messages as a header, which has a limit; what a server prints may be longer.
-_LONGEST_MESSAGE = 4000
 
 
 class ModelRuntime(ModelRuntimeServicer):
@@ -71,25 +64,25 @@ class ModelRuntime(ModelRuntimeServicer):
 
     async def loadModel(self, request: LoadModelRequest, context: Any) -> LoadModelResponse:  # noqa: N802
         """Pulls and loads a model."""
-        size = await _answered(self._models.load(_load_request(request)), context)
+        size = await answered(self._models.load(_load_request(request)), context)
         return LoadModelResponse(sizeInBytes=size, maxConcurrency=self._settings.per_model_concurrency)
 
     async def unloadModel(self, request: UnloadModelRequest, context: Any) -> UnloadModelResponse:  # noqa: N802
         """Unloads a model and removes its files."""
         # Once begun it is finished, also when the caller has left.
-        await _answered(asyncio.shield(self._models.unload(request.modelId)), context)
+        await answered(asyncio.shield(self._models.unload(request.modelId)), context)
         return UnloadModelResponse()
 
     async def predictModelSize(  # noqa: N802
         self, request: PredictModelSizeRequest, context: Any
     ) -> PredictModelSizeResponse:
         """Estimates a model's size from the sizes of its objects in the storage."""
-        size = await _answered(self._models.predict_size(_load_request(request)), context)
+        size = await answered(self._models.predict_size(_load_request(request)), context)
         return PredictModelSizeResponse(sizeInBytes=size)
 
     async def modelSize(self, request: ModelSizeRequest, context: Any) -> ModelSizeResponse:  # noqa: N802
         """Tells the size of a loaded model."""
-        size = await _answered(self._models.size(request.modelId), context)
+        size = await answered(self._models.size(request.modelId), context)
         return ModelSizeResponse(sizeInBytes=size)
 
     async def runtimeStatus(  # noqa: N802
@@ -156,27 +149,3 @@ def _load_request(request: LoadModelRequest | PredictModelSizeRequest) -> LoadRe
     return LoadRequest(
         id=request.modelId, label=request.modelType, path=request.modelPath, key=request.modelKey
     )
-
-
-async def _answered(work: Awaitable[T], context: Any) -> T:
-    """Awaits the work of a call and ends the call with the right code where it fails."""
-    try:
-        return await work
-    except AdapterError as error:
-        await _refuse(context, error.status, str(error))
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INTERNAL
-        await _refuse(context, code, f"the adapter cannot use the model volume: {error}")
-    except Exception as error:
-        log.exception("call failed unexpectedly")
-        await _refuse(
-            context, grpc.StatusCode.INTERNAL, f"the adapter failed: {type(error).__name__}: {error}"
-        )
-
-
-async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
-    if len(message) > _LONGEST_MESSAGE:
-        message = f"{message[:_LONGEST_MESSAGE]} …"
-    await context.abort(code, message)
-    raise AssertionError("abort returns never")
