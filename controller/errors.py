@@ -31,10 +31,12 @@ class MeshCallError(ControllerError):
 
     Attributes:
         code: name of the gRPC status code, for example `ALREADY_EXISTS`.
+        details: what the instance said.
     """
 
     def __init__(self, method: str, address: str, code: str, details: str) -> None:
         self.code = code
+        self.details = details
         super().__init__(f"{method} at {address} failed: {code}: {details}")
 
 

@@ -143,6 +143,10 @@ class ModelReconciler(Generic[T]):
             message = f"Another kind of object already serves under the name {obj.name}; rename one of them"
             await self._show(obj, raw, previous, machine.name_taken(previous, message), id_)
             return Result(_NAME_TAKEN_RETRY_S)
+        except MeshCallError as error:
+            message = f"The mesh did not take the model: {error.code}: {error.details} (it is tried again)"
+            await self._with.recorder.event(obj, "Warning", "RegistrationRefused", message)
+            raise
         else:
             status = machine.updated(previous, info, support, self._urls(obj), now)
         await self._show(obj, raw, previous, status, id_)

@@ -347,13 +347,15 @@ async def test_a_name_that_becomes_free_is_taken_without_anyones_help(
     await world.ready()
 
 
-async def test_a_refused_call_is_tried_again(world: Any) -> None:
+async def test_a_refused_call_is_told_and_tried_again(world: Any) -> None:
     world.mesh.say(ID, "LOADED")
     world.mesh.refusal = (grpc.StatusCode.INTERNAL, "not now")
     await world.create_runtime()
     await world.pods_come_up()
     await world.create_isvc()
     await world.asked(lambda mesh: len(mesh.calls) > 1)
+    events = await world.events("RegistrationRefused")
+    assert "INTERNAL: not now" in events[0]["message"]
     world.mesh.refusal = None
     await world.ready()
 
