@@ -44,7 +44,7 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 	$(RUN) pytest -q
 
 .PHONY: bench
-bench: bench-local bench-mesh ## Run every benchmark; tables on standard output, figures in bench/results
+bench: bench-local bench-mesh bench-controller ## Run every benchmark; tables on standard output, figures in bench/results
 
 .PHONY: bench-local
 bench-local: setup ## Measure Modelmesh against its model server called directly
@@ -54,6 +54,10 @@ bench-local: setup ## Measure Modelmesh against its model server called directly
 bench-mesh: setup ## Measure the mesh under churn and at scale, with an echo server in place of a model server
 	@$(RUN) python -m bench.mesh
 	$(RUN) python -m bench.simulation
+
+.PHONY: bench-controller
+bench-controller: setup ## Measure the controller with 1,000 and 10,000 InferenceServices on a real kube-apiserver
+	@$(RUN) python -m bench.controller
 
 .PHONY: bench-check
 bench-check: setup ## Fail where a figure in bench/results has left its range

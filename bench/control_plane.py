@@ -106,7 +106,14 @@ class ControlPlane:
 
     def controller(self) -> "Controller":
         """A controller of this control plane, which is not started yet."""
-        return Controller(self._folder, self._server.kubeconfig_for(USER, "system:masters"))
+        return Controller(self._folder, self._kubeconfig())
+
+    async def client_as_controller(self) -> HttpClient:
+        """A client whose writes are counted as the controller's; the caller closes it."""
+        return await self._server.client(self._kubeconfig())
+
+    def _kubeconfig(self) -> Path:
+        return self._server.kubeconfig_for(USER, "system:masters")
 
 
 def named(name: str) -> dict[str, Any]:

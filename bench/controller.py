@@ -44,7 +44,7 @@ SPACING_SECONDS = 0.05
 """Between one event of the mesh and the next."""
 IDLE_SECONDS = 30
 SETTLE_SECONDS = 5
-DEADLINE_SECONDS = 200
+DEADLINE_SECONDS = 900
 STATUS = "inferenceservices/status"
 LOADED, STANDBY = "Loaded", "Standby"
 
