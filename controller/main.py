@@ -23,6 +23,7 @@ from controller.runtime.events import EventRecorder
 from controller.runtime.http_client import load_client
 from controller.runtime.leader import LeaseLock
 from controller.runtime.manager import Manager
+from controller.unreadable import UnreadableObjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +111,12 @@ def _lock(environment: Environment, flags: Flags) -> LeaseLock | None:
         raise StartError(f"--leader-elect-lease-*, --leader-elect-retry-period-sec: {error}") from error
 
 
+async def _tell(manager: Manager, unreadable: UnreadableObjects) -> None:
+    """Tells of objects that cannot be read, once this process may write."""
+    await manager.wait_ready()
+    await unreadable.report(EventRecorder(manager.client, COMPONENT))
+
+
 class _Process:
     """One run of the controller, from the first question to the API server to the last answer."""
 
@@ -139,9 +146,14 @@ class _Process:
         environment = self._environment
         sources = await _sources(self._client, environment)
         namespaces = [environment.namespace] if environment.namespace_scope else None
+        unreadable = UnreadableObjects()
         self._manager = manager = Manager(
-            self._client, namespaces=namespaces, leader_election=_lock(environment, self._flags)
+            self._client,
+            namespaces=namespaces,
+            on_unparsable=unreadable,
+            leader_election=_lock(environment, self._flags),
         )
+        manager.add_task(lambda: _tell(manager, unreadable))
         assembly = Assembly(manager, environment, sources, initial)
         _log.info(
             "starting",
