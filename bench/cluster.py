@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import grpc
 import psutil
 
 from api.proto import model_mesh_pb2, model_mesh_pb2_grpc
+from bench import echo
 from bench.echo import EchoRuntime
 from tests.store.etcd_server import EtcdServer, free_port
 
@@ -35,7 +37,14 @@ CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 class Instance:
     """One mesh process with the echo runtime beside it."""
 
-    def __init__(self, name: str, folder: Path, etcd: EtcdServer, runtime: EchoRuntime) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        etcd: EtcdServer,
+        runtime: EchoRuntime,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = name
         self.runtime = runtime
         self._folder = folder
@@ -54,6 +63,7 @@ class Instance:
             "INTERNAL_GRPC_PORT": runtime.target.rpartition(":")[2],
             "MM_DATAPLANE_CONFIG": json.dumps(BY_MODEL_ID),
             "SHUTDOWN_TIMEOUT_MS": "4000",
+            **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -99,6 +109,13 @@ class Instance:
             time.sleep(0.02)
         raise RuntimeError(f"instance {self.name} is not ready after {START_SECONDS} s")
 
+    def kill(self) -> None:
+        """Ends the mesh process at once, as a machine that fails does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def stop(self) -> None:
         """Ends the mesh process; it leaves the mesh in order where it can."""
         if self._process is None:
@@ -133,13 +150,18 @@ class Cluster:
         self.etcd.start()
         self.instances: list[Instance] = []
 
-    def add(self, *options: str) -> Instance:
+    def add(self, *options: str, environment: Mapping[str, str] = MappingProxyType({})) -> Instance:
         """Starts an echo runtime with these options, and a mesh process when it is there."""
+        instance = self.place(*options, environment=environment)
+        instance.start()
+        return instance
+
+    def place(self, *options: str, environment: Mapping[str, str] = MappingProxyType({})) -> Instance:
+        """Starts an echo runtime, and leaves the start of its mesh process to the caller."""
         runtime = self._stack.enter_context(EchoRuntime(*options))
         name = f"5f6d7-{'abcdefgh'[len(self.instances)] * 5}"
-        instance = Instance(name, self._folder, self.etcd, runtime)
+        instance = Instance(name, self._folder, self.etcd, runtime, environment)
         self._stack.callback(instance.stop)
-        instance.start()
         self.instances.append(instance)
         return instance
 
@@ -155,6 +177,31 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(stack)
 
 
+def register(
+    instances: Sequence[Instance],
+    count: int,
+    *,
+    path: str = f"SIZE_{MIB}_0_0",
+    name: str = "model",
+    first: int = 0,
+) -> float:
+    """Registers models (`<name>-<number>`), without loading them; returns how many a second."""
+    report = echo.load(
+        *(f"--target={instance.target}" for instance in instances),
+        f"--register={path}",
+        f"--model={name}-{{}}",
+        f"--models={count}",
+        f"--first={first}",
+        f"--in-flight={REGISTER_IN_FLIGHT}",
+        "--deadline-ms=60000",
+    )
+    if report["ok"] != count:
+        raise RuntimeError(
+            f"{count - report['ok']} of {count} models not registered: {report['error_texts']}"
+        )
+    return float(report["rps"])
+
+
 class Client:
     """Calls of `mmesh.ModelMesh`, taking turns between instances."""
 
@@ -163,24 +210,6 @@ class Client:
             grpc.aio.insecure_channel(instance.target, options=CHANNEL_OPTIONS) for instance in instances
         ]
         self._stubs: list[Any] = [model_mesh_pb2_grpc.ModelMeshStub(channel) for channel in self._channels]
-
-    async def register(self, models: dict[str, str], *, in_flight: int = REGISTER_IN_FLIGHT) -> float:
-        """Registers models (id: path), without loading them; returns how long that took, in seconds."""
-        pending = iter(models.items())
-
-        async def worker(number: int) -> None:
-            stub = self._stubs[number % len(self._stubs)]
-            for model_id, path in pending:
-                await stub.registerModel(
-                    model_mesh_pb2.RegisterModelRequest(
-                        modelId=model_id, modelInfo=model_mesh_pb2.ModelInfo(type="echo", path=path)
-                    ),
-                    timeout=60,
-                )
-
-        begin = time.perf_counter()
-        await asyncio.gather(*(worker(number) for number in range(in_flight)))
-        return time.perf_counter() - begin
 
     async def load(self, model_ids: Sequence[str], *, in_flight: int = 32) -> None:
         """Has models loaded, and waits for it."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from bench import echo, figures
-from bench.cluster import MIB, Client, cluster
+from bench.cluster import MIB, Client, cluster, register
 
 COMMAND = "make bench-mesh"
 Measured = list[tuple[str, float, str]]
@@ -25,11 +25,6 @@ PAIRS = 3
 """What is compared is measured in turns, and the median of the ratios counts."""
 SETTLE_SECONDS = 3
 IDLE_SECONDS = 15
-
-
-def models(count: int, path: str = f"SIZE_{MIB}_0_0", name: str = "model") -> dict[str, str]:
-    """Ids and paths of models, as the load generator names them."""
-    return {f"{name}-{number}": path for number in range(count)}
 
 
 def lru_loads(requests: Iterable[str], capacity: int) -> int:
@@ -56,8 +51,7 @@ async def churn(seed: int) -> Measured:
     """2,000 models of 1 MiB where 104 fit, Zipf(1.0), 32 requests in flight, loads that take no time."""
     with cluster() as mesh:
         instance = mesh.add(f"--capacity={CHURN_CAPACITY_MODELS * MIB}")
-        async with Client([instance]) as client:
-            await client.register(models(CHURN_MODELS))
+        register([instance], CHURN_MODELS)
         sequence = mesh.file("sequence")
         before = instance.cpu_seconds()
         report = echo.load(
@@ -96,8 +90,9 @@ async def hot(seed: int) -> Measured:
     """A hot model at 500 requests/s, alone and while 128 callers wait for models that take 3 s to load."""
     with cluster() as mesh:
         instance = mesh.add()
+        register([instance], 256, path=f"SIZE_{MIB}_3000_0", name="slow")
+        register([instance], 1, name="hot")
         async with Client([instance]) as client:
-            await client.register(models(256, f"SIZE_{MIB}_3000_0", "slow") | models(1, name="hot"))
             await client.load(["hot-0"])
         target = f"--target={instance.target}"
         asked = (target, "--in-flight=0", "--hot=hot-0", "--hot-rate=500", f"--seed={seed}", "--seconds=10")
@@ -115,9 +110,10 @@ async def warm(seed: int) -> Measured:
     """50 warm models at 1,000 requests/s, with and without 200 loads/s beside them, in turns."""
     with cluster() as mesh:
         instance = mesh.add(f"--capacity={200 * MIB}")
+        register([instance], 50, name="warm")
+        register([instance], 4_000, name="cold")
         async with Client([instance]) as client:
-            await client.register(models(50, name="warm") | models(4_000, name="cold"))
-            await client.load(list(models(50, name="warm")))
+            await client.load([f"warm-{number}" for number in range(50)])
         target = f"--target={instance.target}"
         ratios = []
         for turn in range(PAIRS):
@@ -144,43 +140,39 @@ async def many(seed: int) -> Measured:
     """
     with cluster() as mesh:
         instances = [mesh.add(f"--capacity={1_000 * MIB}") for _ in range(2)]
-        async with Client(instances) as client:
-            registering = await client.register(models(20_000))
-            await asyncio.sleep(SETTLE_SECONDS)
-            before = [instance.cpu_seconds() for instance in instances]
-            await asyncio.sleep(IDLE_SECONDS)
-            idle = max(
-                instance.cpu_seconds() - used for instance, used in zip(instances, before, strict=True)
+        registered = register(instances, 20_000)
+        await asyncio.sleep(SETTLE_SECONDS)
+        before = [instance.cpu_seconds() for instance in instances]
+        await asyncio.sleep(IDLE_SECONDS)
+        idle = max(instance.cpu_seconds() - used for instance, used in zip(instances, before, strict=True))
+        targets = [f"--target={instance.target}" for instance in instances]
+        asked = (*targets, "--zipf=1.0", "--rate=500")
+        echo.load(*asked, "--models=20000", f"--seed={seed}", "--seconds=30")
+        pairs, errors = [], 0
+        for turn in range(PAIRS):
+            options = (f"--seed={seed + turn + 1}", "--seconds=8")
+            few = echo.load(*asked, "--models=100", *options)
+            for instance in instances:
+                instance.runtime.reset()
+            full = echo.load(*asked, "--models=20000", *options)
+            misses = sum(instance.runtime.stats()["loads"] for instance in instances) / full["requests"]
+            hit = full["percentiles_ms"][round(50 * (1 - misses)) - 1]
+            pairs.append(hit / few["p50_ms"])
+            errors += full["requests"] - full["ok"]
+            print(
+                f"p50 of 100 models {few['p50_ms']:.2f} ms, of hits of 20,000 {hit:.2f} ms, of all "
+                f"{full['p50_ms']:.2f} ms; p99 {full['p99_ms']:.1f} ms, {misses:.0%} misses, "
+                f"errors {full['errors']} {full['error_texts']}"
             )
-            targets = [f"--target={instance.target}" for instance in instances]
-            asked = (*targets, "--zipf=1.0", "--rate=500")
-            echo.load(*asked, "--models=20000", f"--seed={seed}", "--seconds=30")
-            pairs, errors = [], 0
-            for turn in range(PAIRS):
-                options = (f"--seed={seed + turn + 1}", "--seconds=8")
-                few = echo.load(*asked, "--models=100", *options)
-                for instance in instances:
-                    instance.runtime.reset()
-                full = echo.load(*asked, "--models=20000", *options)
-                misses = sum(instance.runtime.stats()["loads"] for instance in instances) / full["requests"]
-                hit = full["percentiles_ms"][round(50 * (1 - misses)) - 1]
-                pairs.append(hit / few["p50_ms"])
-                errors += full["requests"] - full["ok"]
-                print(
-                    f"p50 of 100 models {few['p50_ms']:.2f} ms, of hits of 20,000 {hit:.2f} ms, of all "
-                    f"{full['p50_ms']:.2f} ms; p99 {full['p99_ms']:.1f} ms, {misses:.0%} misses, "
-                    f"errors {full['errors']} {full['error_texts']}"
-                )
-            rss_20k = max(instance.rss_mib() for instance in instances)
-            beyond = dict(list(models(100_000).items())[20_000:])
-            print(f"80,000 more: {80_000 / await client.register(beyond):.0f} registrations/s")
+        rss_20k = max(instance.rss_mib() for instance in instances)
+        print(f"80,000 more: {register(instances, 80_000, first=20_000):.0f} registrations/s")
         await asyncio.sleep(SETTLE_SECONDS)
         rss_100k = max(instance.rss_mib() for instance in instances)
         instances[1].stop()
         start = instances[1].start()
         rss_100k = max(rss_100k, instances[1].rss_mib())
         return [
-            ("register_per_s", 20_000 / registering, "models/s"),
+            ("register_per_s", registered, "models/s"),
             ("idle_cpu_cores", idle / IDLE_SECONDS, "cores"),
             ("zipf_hit_p50_ratio", statistics.median(pairs), "ratio"),
             ("zipf_errors", errors, "requests"),

@@ -1,7 +1,11 @@
 """What the policy needs of the byte path, so that it can be tested without one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from grpc import StatusCode
+
+Metadata = Sequence[tuple[str, str]]
 
 
 class Route(NamedTuple):
@@ -47,11 +51,67 @@ class Miss(Protocol):
         """There will be none."""
 
 
-class BytePath(Protocol):
-    """Moves requests along the routes it is told; asks for routes it lacks."""
+OnMiss = Callable[[Miss], None]
+Handler = Callable[[bytes], Awaitable[bytes]]
+"""From an encoded request to the encoded answer. Raises MeshError; cancelled when the client has gone."""
 
-    def start(self) -> None:
-        """Opens the ports. Raises OSError naming the address."""
+
+class Reply(Protocol):
+    """The answer to a call."""
+
+    @property
+    def message(self) -> bytes:
+        """The encoded message."""
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        """When to try again, where the server says so."""
+
+    def metadata(self, name: str) -> str | None:
+        """A value that the server sent along."""
+
+
+class CallError(Exception):
+    """A call that failed."""
+
+    def __init__(self, code: StatusCode, details: str, reply: Reply | None = None) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self.code = code
+        self.details = details
+        self.retry_after_ms = reply.retry_after_ms if reply else None
+        self._reply = reply
+
+    def metadata(self, name: str) -> str | None:
+        """A value that the server sent along."""
+        return self._reply.metadata(name) if self._reply else None
+
+
+class Channel(Protocol):
+    """A server that can be called; connected when needed, and again at the next call after a failure."""
+
+    async def call(
+        self, method: str, message: bytes, *, timeout_seconds: float | None = None, metadata: Metadata = ()
+    ) -> Reply:
+        """Sends an encoded request and returns the answer.
+
+        Cancelling it cancels the server's work. Raises CallError.
+        """
+
+    def close(self, why: str) -> None:
+        """Fails the calls under way with UNAVAILABLE and this text. No call may follow."""
+
+
+class BytePath(Protocol):
+    """Moves requests along the routes it is told, asks for those it lacks, and carries the policy's calls."""
+
+    def start(self, on_miss: OnMiss, handlers: Mapping[str, Handler]) -> None:
+        """Opens the ports; calls go to handlers by `<package>.<Service>/<Method>`.
+
+        Raises OSError naming the address.
+        """
+
+    def channel(self, target: str, *, pings: bool = False) -> Channel:
+        """A server at "unix:<path>" or "tcp:<host>:<port>"; with `pings` a frozen one is noticed."""
 
     def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:  # noqa: FBT001
         """Method -> (path of the model id in its request, whether that is a vmodel id)."""
@@ -79,9 +139,5 @@ class BytePath(Protocol):
     def metrics(self) -> str:
         """Prometheus text."""
 
-    def stop(self, grace_ms: int) -> None:
-        """Ends; blocks while requests run, for at most this long."""
-
-
-OnMiss = Callable[[Miss], None]
-"""Called on a thread of the byte path."""
+    async def stop(self, grace_ms: int) -> None:
+        """Ends when no request is left, after this long at the latest; does nothing where it has ended."""

@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,6 @@ class Config:
     default_owner: str
     failure_expiry_ms: int
     shutdown_seconds: float
-    policy_socket: Path
     static_models: str = ""
     static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
@@ -172,7 +170,6 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
             "MM_LOAD_FAILURE_EXPIRY_TIME_MS", USUAL_TERMS.expiry_ms, least=LEAST_FAILURE_EXPIRY_MS
         ),
         shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
-        policy_socket=Path(tempfile.mkdtemp(prefix="modelmesh-")) / "policy.sock",
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
         static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
         ignored=env.ignored(),

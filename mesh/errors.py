@@ -23,6 +23,8 @@ class MeshError(Exception):
 
     code = StatusCode.INTERNAL
     retry_after_ms: int | None = None
+    metadata: Sequence[tuple[str, str]] = ()
+    """For programs; goes to the caller as trailing metadata."""
 
 
 class InvalidRequestError(MeshError):

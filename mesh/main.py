@@ -2,27 +2,23 @@
 
 import asyncio
 import gc
-import shutil
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 import structlog
 
-from api.proto import mesh_peer_pb2_grpc, model_mesh_pb2_grpc
 from mesh.config import Config, read_config
 from mesh.constraints import RpcRules, TypeConstraints, Watched, parse_constraints, parse_rpc_rules
 from mesh.errors import ConfigError, MeshError, StartError
-from mesh.legacy import LegacyHandler
-from mesh.management import HealthHandler, ModelMeshServicer, ModelReadyHandler
 from mesh.native import NativeBytePath
 from mesh.node import MeshNode, Settings
-from mesh.peer import PeerServicer
 from mesh.probes import HttpPages
 from mesh.runtime import Runtime
 from mesh.static_models import read_static_models, register_static_models
@@ -36,6 +32,8 @@ STOP_RESERVE_SECONDS = 3.0
 """Of the time to shut down, kept for everything but serving requests under way."""
 LEAVE_SECONDS = 1.0
 """Between saying goodbye and closing the ports, so that peers and load balancers have heard it."""
+POLICY_NICENESS = 10
+"""Of the policy's thread: it gets a tenth of a processor that a thread of the byte path wants as well."""
 TERMINATION_LOG = Path("/dev/termination-log")
 
 log = structlog.get_logger(__name__)
@@ -83,7 +81,6 @@ class MeshProcess:
             config.dataplane_config_path, config.dataplane_config, parse_rpc_rules, RpcRules()
         )
         self._pages: list[HttpPages] = []
-        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         self._static_models = read_static_models(config.static_models, config.static_models_path)
         self._fault: StartError | MeshError | None = None
         self._node: MeshNode | None = None
@@ -97,19 +94,15 @@ class MeshProcess:
         for name in config.unsupported:
             log.warning("setting without effect: it is not supported yet", name=name)
         self._store = await connect(read_connection(config.kv_store))
-        runtime = Runtime(config.runtime_target, config.serving_target)
-        node = MeshNode(
-            config,
-            self._store,
-            runtime,
-            lambda on_miss: NativeBytePath(config, on_miss),
-            Settings(self._constraints.value, self._rules.value),
-        )
+        byte_path = NativeBytePath(config)
+        runtime = Runtime(config.runtime_target, config.serving_target, byte_path)
+        settings = Settings(self._constraints.value, self._rules.value)
+        node = MeshNode(config, self._store, runtime, byte_path, settings)
         self._node = node
         node.readiness.hold()
-        await self._serve_policy(node)
         await self._serve_pages(node)
         await node.start()
+        _step_back()
         gc.collect()
         gc.freeze()
         log.info(
@@ -149,14 +142,12 @@ class MeshProcess:
     async def stop(self) -> None:
         """Closes what is open."""
         self._stopped.set()
-        await self._server.stop(0)
         for pages in self._pages:
             await pages.stop()
         if self._node is not None:
-            await asyncio.to_thread(self._node.byte_path.stop, 0)
+            await self._node.byte_path.stop(0)
         if self._store is not None:
             await self._store.close()
-        shutil.rmtree(self._config.policy_socket.parent, ignore_errors=True)
 
     async def _register_static_models(self, node: MeshNode, stopping: asyncio.Event) -> None:
         try:
@@ -170,21 +161,6 @@ class MeshProcess:
     def _apply(self) -> None:
         if self._node is not None:
             self._node.apply(Settings(self._constraints.value, self._rules.value))
-
-    async def _serve_policy(self, node: MeshNode) -> None:
-
-        management = ModelMeshServicer(node.models, node.vmodels, node.status)
-        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(management, self._server)
-        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), self._server)
-        self._server.add_generic_rpc_handlers(
-            (
-                HealthHandler(lambda: bool(node.readiness)),
-                ModelReadyHandler(node.models, node.vmodels, node.status),
-                LegacyHandler(management),
-            )
-        )
-        self._server.add_insecure_port(f"unix:{self._config.policy_socket}")
-        await self._server.start()
 
     async def _serve_pages(self, node: MeshNode) -> None:
         config = self._config
@@ -219,6 +195,17 @@ class MeshProcess:
                 server = HttpPages(config.bind, port, pages)
                 await server.start()
                 self._pages.append(server)
+
+
+def _step_back() -> None:
+    """Lets the threads of the byte path, which exist by now, go before this one, the policy's.
+
+    What the policy does takes milliseconds; a hit that waits for it would take as long.
+    """
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLICY_NICENESS)
+    except OSError as error:
+        log.warning("priority of the policy not lowered", error=str(error))
 
 
 def _watched(path: Path | None, inline: str, parse: Callable[[bytes | str], T], default: T) -> Watched[T]:

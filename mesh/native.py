@@ -1,25 +1,24 @@
 """The real byte path, behind the interface that the policy knows."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 from modelmesh_dataplane import CopyRoute, Dataplane
 
-from mesh.bytes import OnMiss, Route
+from mesh.bytes import Channel, Handler, OnMiss, Route
+from mesh.calls import Inbox
 from mesh.config import Config
 
 
 class NativeBytePath:
     """The Rust dataplane of one process, with the ports of its configuration."""
 
-    def __init__(self, config: Config, on_miss: OnMiss) -> None:
+    def __init__(self, config: Config) -> None:
         def listen(port: int) -> str:
             return f"{config.bind}:{port}"
 
         self._dataplane = Dataplane(
             instance_id=config.instance_id,
-            on_miss=on_miss,
-            policy_target=f"unix:{config.policy_socket}",
             runtime_target=config.serving_target,
             grpc_listen=[listen(config.grpc_port)] if config.grpc_port else [],
             rest_listen=[listen(config.rest_port)] if config.rest_port else [],
@@ -29,10 +28,16 @@ class NativeBytePath:
             max_message_bytes=config.max_message_bytes,
             max_header_bytes=config.max_header_bytes,
         )
+        self._inbox = Inbox(self._dataplane)
 
-    def start(self) -> None:
-        """Opens the ports."""
+    def start(self, on_miss: OnMiss, handlers: Mapping[str, Handler]) -> None:
+        """As BytePath.start."""
         self._dataplane.start()
+        self._inbox.open(on_miss, handlers)
+
+    def channel(self, target: str, *, pings: bool = False) -> Channel:
+        """As BytePath.channel."""
+        return self._inbox.channel(target, pings=pings)
 
     def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:  # noqa: FBT001
         """As BytePath.set_rpcs."""
@@ -74,7 +79,7 @@ class NativeBytePath:
         """As BytePath.metrics."""
         return self._dataplane.metrics()
 
-    def stop(self, grace_ms: int) -> None:
-        """As BytePath.stop; stopping one that was never started does nothing."""
-        with suppress(RuntimeError):
-            self._dataplane.stop(grace_ms)
+    async def stop(self, grace_ms: int) -> None:
+        """As BytePath.stop."""
+        await asyncio.to_thread(self._dataplane.stop, grace_ms)
+        self._inbox.close()

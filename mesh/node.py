@@ -18,9 +18,10 @@ from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
 from mesh.loading import Loader
+from mesh.management import ManagementApi
 from mesh.metrics import PolicyMetrics
 from mesh.models import Models
-from mesh.peer import Peers
+from mesh.peer import Peers, peer_handlers
 from mesh.presence import Presence
 from mesh.readiness import Readiness
 from mesh.registry import Registry
@@ -64,7 +65,7 @@ class MeshNode:
         config: Config,
         store: Store,
         runtime: Runtime,
-        byte_path: Callable[[Callable[[Miss], None]], BytePath],
+        byte_path: BytePath,
         settings: Settings,
         *,
         now: Callable[[], int] = epoch_ms,
@@ -76,12 +77,11 @@ class MeshNode:
         self._store = store
         self._runtime = runtime
         self._now = now
-        self._loop = asyncio.get_running_loop()
         self._answers: set[asyncio.Task[None]] = set()
         self._upkeep: set[asyncio.Task[None]] = set()
         self._requests = 0
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
-        self.byte_path = byte_path(self._on_miss)
+        self.byte_path = byte_path
         self.registry = Registry(store, keys, instance_id=config.instance_id, monotonic=monotonic)
         self.routes = Routes(self.registry, self.byte_path)
         self.loader = Loader(
@@ -104,7 +104,7 @@ class MeshNode:
             is_leaving=lambda: self.presence.leaving,
             tell=self.byte_path.set_ready,
         )
-        self.peers = Peers()
+        self.peers = Peers(lambda address: byte_path.channel(f"tcp:{address}", pings=True))
         failure_terms = copies.FailureTerms(config.failure_expiry_ms)
         self.ensurer = Ensurer(
             self.registry,
@@ -144,7 +144,8 @@ class MeshNode:
         Raises OSError (a port is taken), StartError (the id is) or StoreError.
         """
         self.apply(self.settings)
-        self.byte_path.start()
+        management = ManagementApi(self.models, self.vmodels, self.status)
+        self.byte_path.start(self._take, management.handlers() | peer_handlers(self._load_for_peer))
         await self.presence.claim(self._store)
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
@@ -178,7 +179,7 @@ class MeshNode:
 
     async def stop(self, grace_seconds: float) -> None:
         """Ends: serves the requests under way within the grace, then leaves the registry."""
-        await asyncio.to_thread(self.byte_path.stop, round(grace_seconds * 1000))
+        await self.byte_path.stop(round(grace_seconds * 1000))
         for task in (*self._answers, *self._upkeep):
             task.cancel()
         await self.models.close()
@@ -194,14 +195,12 @@ class MeshNode:
         except (StoreError, MeshError) as error:
             log.warning("not deregistered; others notice when the lease ends", error=str(error))
         await self.registry.close()
-        await self.peers.close()
-        await self._runtime.close()
 
-    async def load_for_peer(
+    async def _load_for_peer(
         self,
         model_id: str,
         last_used: int,
-        urgent: bool,  # noqa: FBT001 - a callback of PeerServicer
+        urgent: bool,  # noqa: FBT001 - a callback of the peer's calls
         patience_ms: int | None,
     ) -> Resources:
         """Loads a model that another instance has placed here."""
@@ -221,10 +220,6 @@ class MeshNode:
                 for model_id in self.registry.holdings(own)
             }
         )
-
-    def _on_miss(self, miss: Miss) -> None:
-        """Called on a thread of the byte path."""
-        self._loop.call_soon_threadsafe(self._take, miss)
 
     def _take(self, miss: Miss) -> None:
         task = asyncio.create_task(self._answer(miss), name=f"miss {miss.name}")
@@ -349,7 +344,7 @@ class MeshNode:
     ) -> None:
         moved = before and (now is None or now.value.address != before.value.address)
         if before and moved and instance_id != self._config.instance_id:
-            self._spawn(self.peers.forget(before.value.address))
+            self.peers.forget(before.value.address)
 
     async def _register(self, model_id: str) -> None:
         """Somebody took our copy out of the registry, but it is here."""

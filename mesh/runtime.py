@@ -11,14 +11,23 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grpc
 import structlog
 from grpc import StatusCode
-from grpc.aio import AioRpcError
 
-from api.proto import model_runtime_pb2, model_runtime_pb2_grpc
+from api.proto.model_runtime_pb2 import (
+    LoadModelRequest,
+    LoadModelResponse,
+    ModelSizeRequest,
+    ModelSizeResponse,
+    PredictModelSizeRequest,
+    PredictModelSizeResponse,
+    RuntimeStatusRequest,
+    RuntimeStatusResponse,
+    UnloadModelRequest,
+)
+from mesh.bytes import BytePath, CallError
 from mesh.errors import LoadFailedError, RuntimeDownError
 from store.records import Resources
 
@@ -32,11 +41,7 @@ PROBE_TIMEOUT_SECONDS = 1.0
 SESSION_KEY = "mm-session"
 PATIENCE_LOG_SECONDS = 30.0
 """A server that is not ready is logged this often."""
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
+SERVICE = "mmesh.ModelRuntime"
 
 log = structlog.get_logger(__name__)
 
@@ -64,13 +69,12 @@ class RuntimeTerms:
 
 
 class Runtime:
-    """The client of one model server."""
+    """The client of one model server, called through `byte_path`."""
 
-    def __init__(self, target: str, serving_target: str) -> None:
+    def __init__(self, target: str, serving_target: str, byte_path: BytePath) -> None:
         self._target = target
         self._serving_target = serving_target
-        self._channel = grpc.aio.insecure_channel(_grpc_target(target), options=list(CHANNEL_OPTIONS))
-        self._stub: Any = model_runtime_pb2_grpc.ModelRuntimeStub(self._channel)
+        self._channel = byte_path.channel(target)
         self._predicts = True
         self._session = secrets.token_hex(8)
         self.knows_session = False
@@ -84,14 +88,14 @@ class Runtime:
             why = "not ready yet"
             try:
                 answer = await self._status()
-                if answer.status == model_runtime_pb2.RuntimeStatusResponse.READY:
+                if answer.status == RuntimeStatusResponse.READY:
                     if not (fault := _fault(answer)):
                         return _terms(answer)
                     why = f"its terms cannot be used: {fault}"
-                elif answer.status == model_runtime_pb2.RuntimeStatusResponse.FAILING:
+                elif answer.status == RuntimeStatusResponse.FAILING:
                     why = "it says that it is failing"
-            except AioRpcError as error:
-                why = f"{error.code().name}: {error.details()}"
+            except CallError as error:
+                why = str(error)
             if waited // PATIENCE_LOG_SECONDS != (waited + pause) // PATIENCE_LOG_SECONDS:
                 log.warning(
                     "waiting for the model server", target=self._target, seconds=round(waited), why=why
@@ -111,9 +115,9 @@ class Runtime:
             return await self.alive()
         try:
             answer = await self._status()
-        except AioRpcError:
+        except CallError:
             return await self.alive()
-        return bool(answer.status == model_runtime_pb2.RuntimeStatusResponse.READY)
+        return bool(answer.status == RuntimeStatusResponse.READY)
 
     async def load(self, info: ModelInfo, timeout_seconds: float) -> Resources:
         """Loads a model and returns its size; a zero size means that the server does not know.
@@ -121,80 +125,81 @@ class Runtime:
         Raises LoadFailedError where the server refuses the model, RuntimeDownError where there is no server.
         Cancellation cancels the server's work; the caller unloads in every case of failure.
         """
-        request = model_runtime_pb2.LoadModelRequest(
+        request = LoadModelRequest(
             modelId=info.model_id, modelType=info.type, modelPath=info.path, modelKey=info.key
         )
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await self._stub.loadModel(request)
+                reply = await self._channel.call(f"{SERVICE}/loadModel", request.SerializeToString())
         except TimeoutError:
             text = f"the model was not loaded within {timeout_seconds:g} s"
             raise LoadFailedError(StatusCode.DEADLINE_EXCEEDED, text) from None
-        except AioRpcError as error:
-            if error.code() is StatusCode.UNAVAILABLE and not await self.alive():
-                raise RuntimeDownError(f"the model server is not available: {error.details()}") from error
-            raise LoadFailedError(
-                error.code(), error.details() or "the model server gave no reason"
-            ) from error
+        except CallError as error:
+            if error.code is StatusCode.UNAVAILABLE and not await self.alive():
+                raise RuntimeDownError(f"the model server is not available: {error.details}") from error
+            raise LoadFailedError(error.code, error.details or "the model server gave no reason") from error
+        answer = LoadModelResponse.FromString(reply.message)
         return Resources(answer.sizeInBytes) if answer.sizeInBytes else await self._measure(info.model_id)
 
     async def predict(self, info: ModelInfo) -> Resources | None:
         """How large a model will be; None where the server cannot say."""
         if not self._predicts:
             return None
-        request = model_runtime_pb2.PredictModelSizeRequest(
+        request = PredictModelSizeRequest(
             modelId=info.model_id, modelType=info.type, modelPath=info.path, modelKey=info.key
         )
         try:
-            answer = await self._stub.predictModelSize(request, timeout=PREDICT_TIMEOUT_SECONDS)
-        except AioRpcError as error:
-            if error.code() is StatusCode.UNIMPLEMENTED:
+            reply = await self._channel.call(
+                f"{SERVICE}/predictModelSize",
+                request.SerializeToString(),
+                timeout_seconds=PREDICT_TIMEOUT_SECONDS,
+            )
+        except CallError as error:
+            if error.code is StatusCode.UNIMPLEMENTED:
                 self._predicts = False
             else:
-                log.info(
-                    "size not predicted", model=info.model_id, error=f"{error.code().name}: {error.details()}"
-                )
+                log.info("size not predicted", model=info.model_id, error=str(error))
             return None
+        answer = PredictModelSizeResponse.FromString(reply.message)
         return Resources(answer.sizeInBytes) if answer.sizeInBytes else None
 
     async def unload(self, model_id: str) -> None:
         """Unloads a model; an unknown one is success. Raises RuntimeDownError, LoadFailedError."""
-        request = model_runtime_pb2.UnloadModelRequest(modelId=model_id)
+        request = UnloadModelRequest(modelId=model_id)
         try:
-            await self._stub.unloadModel(request, timeout=UNLOAD_TIMEOUT_SECONDS)
-        except AioRpcError as error:
-            if error.code() is StatusCode.NOT_FOUND:
+            await self._channel.call(
+                f"{SERVICE}/unloadModel", request.SerializeToString(), timeout_seconds=UNLOAD_TIMEOUT_SECONDS
+            )
+        except CallError as error:
+            if error.code is StatusCode.NOT_FOUND:
                 return
-            if error.code() is StatusCode.UNAVAILABLE and not await self.alive():
-                raise RuntimeDownError(f"the model server is not available: {error.details()}") from error
-            raise LoadFailedError(error.code(), error.details() or "") from error
+            if error.code is StatusCode.UNAVAILABLE and not await self.alive():
+                raise RuntimeDownError(f"the model server is not available: {error.details}") from error
+            raise LoadFailedError(error.code, error.details) from error
 
-    async def close(self) -> None:
-        """Ends the connection."""
-        await self._channel.close()
-
-    async def _status(self) -> model_runtime_pb2.RuntimeStatusResponse:
-        call = self._stub.runtimeStatus(
-            model_runtime_pb2.RuntimeStatusRequest(),
-            timeout=STATUS_TIMEOUT_SECONDS,
+    async def _status(self) -> RuntimeStatusResponse:
+        reply = await self._channel.call(
+            f"{SERVICE}/runtimeStatus",
+            RuntimeStatusRequest().SerializeToString(),
+            timeout_seconds=STATUS_TIMEOUT_SECONDS,
             metadata=((SESSION_KEY, self._session),),
         )
-        answer: model_runtime_pb2.RuntimeStatusResponse = await call
-        self.knows_session = dict(await call.initial_metadata()).get(SESSION_KEY) == self._session
-        return answer
+        self.knows_session = reply.metadata(SESSION_KEY) == self._session
+        return RuntimeStatusResponse.FromString(reply.message)
 
     async def _measure(self, model_id: str) -> Resources:
+        request = ModelSizeRequest(modelId=model_id)
         try:
-            answer = await self._stub.modelSize(
-                model_runtime_pb2.ModelSizeRequest(modelId=model_id), timeout=SIZE_TIMEOUT_SECONDS
+            reply = await self._channel.call(
+                f"{SERVICE}/modelSize", request.SerializeToString(), timeout_seconds=SIZE_TIMEOUT_SECONDS
             )
-        except AioRpcError as error:
-            log.warning("size not measured", model=model_id, error=f"{error.code().name}: {error.details()}")
+        except CallError as error:
+            log.warning("size not measured", model=model_id, error=str(error))
             return Resources()
-        return Resources(answer.sizeInBytes)
+        return Resources(ModelSizeResponse.FromString(reply.message).sizeInBytes)
 
 
-def _fault(answer: model_runtime_pb2.RuntimeStatusResponse) -> str:
+def _fault(answer: RuntimeStatusResponse) -> str:
     if answer.maxLoadingConcurrency < 1:
         return "maxLoadingConcurrency is 0"
     if answer.modelLoadingTimeoutMs < 100:  # noqa: PLR2004 - the original's bound
@@ -206,7 +211,7 @@ def _fault(answer: model_runtime_pb2.RuntimeStatusResponse) -> str:
     return ""
 
 
-def _terms(answer: model_runtime_pb2.RuntimeStatusResponse) -> RuntimeTerms:
+def _terms(answer: RuntimeStatusResponse) -> RuntimeTerms:
     return RuntimeTerms(
         capacity=Resources(answer.capacityInBytes),
         load_slots=answer.maxLoadingConcurrency,
@@ -216,10 +221,6 @@ def _terms(answer: model_runtime_pb2.RuntimeStatusResponse) -> RuntimeTerms:
         methods={name: tuple(method.idInjectionPath) for name, method in answer.methodInfos.items()},
         allow_any_method=answer.allowAnyMethod or not answer.methodInfos,
     )
-
-
-def _grpc_target(target: str) -> str:
-    return target.removeprefix("tcp:")
 
 
 async def _accepts(target: str) -> bool:

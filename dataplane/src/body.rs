@@ -21,14 +21,9 @@ use crate::upstream::Occupied;
 /// Messages up to this size go out in one buffer: copying them costs less than another frame.
 const FLATTEN_BELOW: usize = 8192;
 
-/// The body of a request to a server.
+/// The body of a request to a server: one gRPC message, in pieces.
 #[derive(Debug)]
-pub enum Outgoing {
-    /// One gRPC message.
-    Pieces(VecDeque<Bytes>),
-    /// A client's body, passed on as it comes.
-    Stream(Incoming),
-}
+pub struct Outgoing(VecDeque<Bytes>);
 
 impl Outgoing {
     /// The body that carries `message`.
@@ -41,41 +36,28 @@ impl Outgoing {
             for chunk in message.body.chunks() {
                 flat.extend_from_slice(chunk);
             }
-            return Self::Pieces(VecDeque::from([flat.freeze()]));
+            return Self(VecDeque::from([flat.freeze()]));
         }
         let mut pieces = VecDeque::with_capacity(1 + message.body.chunks().len());
         pieces.push_back(Bytes::copy_from_slice(&prefix));
         pieces.extend(message.body.chunks().iter().cloned());
-        Self::Pieces(pieces)
+        Self(pieces)
     }
 }
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
-            Self::Stream(body) => Pin::new(body).poll_frame(context),
-        }
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.get_mut().0.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Pieces(pieces) => pieces.is_empty(),
-            Self::Stream(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Pieces(_) => SizeHint::default(),
-            Self::Stream(body) => body.size_hint(),
-        }
+        self.0.is_empty()
     }
 }
 
@@ -196,8 +178,6 @@ pin_project! {
         Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
         /// A model's answer.
         Relay { #[pin] relay: Relay },
-        /// The policy's answer, passed on as it comes.
-        Stream { #[pin] body: Incoming },
     }
 }
 
@@ -225,7 +205,7 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -236,8 +216,7 @@ impl Body for Answer {
                 let frame = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            AnswerProjection::Relay { relay } => relay.poll_frame(context).map_err(|never| match never {}),
-            AnswerProjection::Stream { body } => body.poll_frame(context).map_err(Into::into),
+            AnswerProjection::Relay { relay } => relay.poll_frame(context),
         }
     }
 
@@ -245,7 +224,6 @@ impl Body for Answer {
         match self {
             Self::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Self::Relay { relay } => relay.is_end_stream(),
-            Self::Stream { body } => body.is_end_stream(),
         }
     }
 
@@ -254,7 +232,6 @@ impl Body for Answer {
             Self::Whole { data, trailers: None } => {
                 SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
             }
-            Self::Stream { body } => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -10,11 +10,14 @@ pub mod exchange;
 pub mod grpc;
 pub mod guard;
 pub mod headers;
+pub mod inbox;
 pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod miss;
+pub mod outgoing;
 pub mod plane;
+pub mod policy;
 #[cfg(feature = "python")]
 mod python;
 pub mod rest;

@@ -4,7 +4,7 @@
 //! once, and its answer wakes them all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::inbox::{Event, Inbox};
 use crate::status::{Code, Status};
 
 /// Why the local copy of a model could not serve.
@@ -64,16 +65,14 @@ struct Group {
 #[derive(Debug)]
 pub struct Misses {
     waiting: Mutex<HashMap<Question, Arc<Group>>>,
-    /// `None` once closed.
-    policy: Mutex<Option<mpsc::Sender<Ticket>>>,
+    inbox: Arc<Inbox>,
 }
 
 impl Misses {
-    /// The waiting room, and where the policy receives its questions.
+    /// An empty waiting room, whose questions go to the inbox.
     #[must_use]
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Ticket>) {
-        let (policy, questions) = mpsc::channel();
-        (Arc::new(Self { waiting: Mutex::default(), policy: Mutex::new(Some(policy)) }), questions)
+    pub fn new(inbox: Arc<Inbox>) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::default(), inbox })
     }
 
     /// Waits until the policy has put a route into the table.
@@ -119,19 +118,16 @@ impl Misses {
             room: Arc::downgrade(self),
             answered: AtomicBool::new(false),
         };
-        let unsent = match &*self.policy.lock() {
-            Some(policy) => policy.send(ticket).err().map(|mpsc::SendError(ticket)| ticket),
-            None => Some(ticket),
-        };
-        if let Some(ticket) = unsent {
+        if self.inbox.is_closed() {
             ticket.answer(Err(Status::unavailable("this instance is shutting down")));
+        } else {
+            self.inbox.push(Event::Miss(ticket));
         }
         group
     }
 
-    /// Fails all that wait, and tells the policy that there will be no more questions.
-    pub fn close(&self, status: &Status) {
-        *self.policy.lock() = None;
+    /// Fails all that wait. With the inbox closed nobody waits from then on.
+    pub fn fail_all(&self, status: &Status) {
         for (_, group) in self.waiting.lock().drain() {
             group.outcome.send_replace(Some(Err(status.clone())));
         }
@@ -198,9 +194,21 @@ mod tests {
         }
     }
 
+    fn room() -> (Arc<Misses>, Arc<Inbox>) {
+        let inbox = Inbox::new().unwrap();
+        (Misses::new(Arc::clone(&inbox)), inbox)
+    }
+
+    fn asked(inbox: &Inbox) -> Ticket {
+        match inbox.take().pop() {
+            Some(Event::Miss(ticket)) => ticket,
+            other => panic!("{other:?} is no question"),
+        }
+    }
+
     #[tokio::test]
     async fn requests_for_one_model_ask_once_and_wait_together() {
-        let (misses, questions) = Misses::new();
+        let (misses, inbox) = room();
         let soon = Instant::now() + Duration::from_secs(5);
         let waiters: Vec<_> = (0..10)
             .map(|number| {
@@ -210,9 +218,9 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        let ticket = questions.recv().unwrap();
+        let ticket = asked(&inbox);
         assert!(ticket.time_left().unwrap() > Duration::from_secs(13));
-        assert!(questions.try_recv().is_err());
+        assert!(inbox.take().is_empty());
         ticket.answer(Ok(()));
         for waiter in waiters {
             assert_eq!(waiter.await.unwrap(), Ok(()));
@@ -222,13 +230,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_question_fails_the_request() {
-        let (misses, questions) = Misses::new();
+        let (misses, inbox) = room();
         let waiter = {
             let misses = Arc::clone(&misses);
             tokio::spawn(async move { misses.wait(question("a"), "m", None).await })
         };
         tokio::task::yield_now().await;
-        let ticket = questions.recv().unwrap();
+        let ticket = asked(&inbox);
         assert_eq!(ticket.time_left(), None);
         drop(ticket);
         assert_eq!(waiter.await.unwrap().unwrap_err().code, Code::Internal);
@@ -236,8 +244,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_policy_requests_fail_at_once() {
-        let (misses, questions) = Misses::new();
-        drop(questions);
+        let (misses, inbox) = room();
+        inbox.close();
         let failed = misses.wait(question("a"), "m", None).await.unwrap_err();
         assert_eq!(failed.code, Code::Unavailable);
     }

@@ -1,14 +1,17 @@
 //! The state that all requests of one instance share.
 
+use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
-use crate::miss::{Misses, Ticket};
+use crate::miss::Misses;
 use crate::rpcs::{Methods, Rpcs};
 use crate::table::Table;
 use crate::upstream::{Target, Upstream};
@@ -18,8 +21,6 @@ use crate::upstream::{Target, Upstream};
 pub struct Config {
     /// The name of this instance in routes.
     pub instance_id: String,
-    /// The management API of this instance.
-    pub policy: Target,
     /// The model server; without one this instance only routes.
     pub runtime: Option<Target>,
     /// Addresses for gRPC clients.
@@ -55,8 +56,10 @@ pub struct Plane {
     pub methods: ArcSwap<Methods>,
     /// The model server.
     pub runtime: Option<Arc<Upstream>>,
-    /// The management API.
-    pub policy: Arc<Upstream>,
+    /// What the policy is to know and to answer.
+    pub inbox: Arc<Inbox>,
+    /// Where the policy's own calls run; set when the servers start.
+    pub executor: OnceLock<Handle>,
     /// Requests that wait for the policy.
     pub misses: Arc<Misses>,
     /// Measurements.
@@ -67,24 +70,27 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// The state of a new instance, and where its policy receives its questions.
-    #[must_use]
-    pub fn new(config: Config) -> (Arc<Self>, mpsc::Receiver<Ticket>) {
-        let (misses, questions) = Misses::new();
+    /// The state of a new instance.
+    ///
+    /// # Errors
+    /// If the process may open no more files.
+    pub fn new(config: Config) -> io::Result<Arc<Self>> {
+        let inbox = Inbox::new()?;
         let plane = Self {
             instance: config.instance_id.as_str().into(),
             table: Table::default(),
             rpcs: ArcSwap::default(),
             methods: ArcSwap::default(),
             runtime: config.runtime.clone().map(|target| Upstream::new(target, false)),
-            policy: Upstream::new(config.policy.clone(), false),
-            misses,
+            misses: Misses::new(Arc::clone(&inbox)),
+            inbox,
+            executor: OnceLock::new(),
             metrics: Metrics::default(),
             ready: AtomicBool::new(false),
             peers: Mutex::default(),
             config,
         };
-        (Arc::new(plane), questions)
+        Ok(Arc::new(plane))
     }
 
     /// The connection to the peer at `address`, the same for all models.

@@ -102,6 +102,8 @@ impl Server {
             .thread_name("modelmesh-bytes")
             .enable_all()
             .build()?;
+        // Set once: a byte path is started once.
+        let _ = plane.executor.set(runtime.handle().clone());
         let server = Self {
             plane,
             runtime,
@@ -175,15 +177,21 @@ impl Server {
         runtime.block_on(async {
             let mut ended = std::pin::pin!(end(connections));
             if tokio::time::timeout(grace, &mut ended).await.is_err() {
-                plane.misses.close(&Status::unavailable("this instance is shutting down"));
+                close(&plane);
                 if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
                     log::error("requests are broken off", "they did not end within the grace period");
                 }
             }
         });
-        plane.misses.close(&Status::unavailable("this instance is shutting down"));
+        close(&plane);
         runtime.shutdown_timeout(Duration::from_millis(100));
     }
+}
+
+/// Refuses what waits for the policy, now and from now on.
+fn close(plane: &Plane) {
+    plane.inbox.close();
+    plane.misses.fail_all(&Status::unavailable("this instance is shutting down"));
 }
 
 /// Asks all connections to close, and waits until they have.

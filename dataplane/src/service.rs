@@ -7,26 +7,28 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use prost::Message as _;
 
-use crate::body::{Answer, Outgoing};
+use crate::body::Answer;
 use crate::call::Call;
 use crate::grpc;
 use crate::headers;
 use crate::metrics::{ApiTimer, MethodMetrics};
 use crate::plane::Plane;
+use crate::policy;
 use crate::route::{self, HopRefused};
 use crate::status::{Code, Status};
 use crate::v2;
 
 /// The version in `ServerMetadata`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Services that the policy of this instance implements.
-const POLICY_SERVICES: &[&str] = &[
-    "mmesh.ModelMesh",
-    "com.ibm.watson.tas.proto.TasRuntime",
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+/// Services that the policy of this instance implements: the management API, also by its old name.
+const POLICY_SERVICES: &[&str] = &["mmesh.ModelMesh", "com.ibm.watson.tas.proto.TasRuntime"];
+/// Services that clients ask any server for, and that name no model.
+const REFLECTION_SERVICES: &[&str] =
+    &["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+/// `grpc.health.v1.HealthCheckResponse` is one enum, field 1.
+const SERVING: &[u8] = b"\x08\x01";
+const NOT_SERVING: &[u8] = b"\x08\x02";
 /// The policy's service for other instances.
 const PEER_SERVICE: &str = "modelmesh.internal.Peer";
 /// The method of [`v2::SERVICE`] that is answered here, whether or not the model server offers it.
@@ -42,7 +44,13 @@ pub async fn client(plane: Arc<Plane>, request: Request<Incoming>) -> Response<A
     let (service, method) = split(request.uri().path());
     match service {
         RUNTIME_SERVICE => failed(&not_for_clients()),
-        service if POLICY_SERVICES.contains(&service) => pass_to_policy(&plane, request).await,
+        service if POLICY_SERVICES.contains(&service) => ask_policy(&plane, request).await,
+        HEALTH_SERVICE if method == "Check" => health(&plane),
+        // Clients take this answer to `Watch` as "do not watch".
+        HEALTH_SERVICE => failed(&Status::unimplemented("of the health service only Check is supported")),
+        service if REFLECTION_SERVICES.contains(&service) => {
+            failed(&Status::unimplemented("reflection is not supported"))
+        }
         v2::SERVICE => match method {
             "ServerLive" => answer(&v2::ServerLiveResponse { live: true }),
             "ServerReady" => answer(&v2::ServerReadyResponse { ready: plane.ready.load(Ordering::Relaxed) }),
@@ -60,7 +68,7 @@ pub async fn peer(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Ans
         return refusal;
     }
     match split(request.uri().path()).0 {
-        PEER_SERVICE => return pass_to_policy(&plane, request).await,
+        PEER_SERVICE => return ask_policy(&plane, request).await,
         RUNTIME_SERVICE => return failed(&not_for_clients()),
         _ => {}
     }
@@ -82,7 +90,8 @@ fn not_for_clients() -> Status {
 }
 
 async fn hop(plane: &Arc<Plane>, request: Request<Incoming>) -> Result<Response<Answer>, HopRefused> {
-    let call = read(plane, request, None).await.map_err(HopRefused::Request)?;
+    let limit = plane.config.max_message_bytes;
+    let call = read(plane, request, limit, None).await.map_err(HopRefused::Request)?;
     let name = headers::name(&call.headers).map_err(HopRefused::Request)?;
     route::serve_hop(plane, &call, &name).await
 }
@@ -105,7 +114,7 @@ async fn infer(
     timer: &mut ApiTimer,
 ) -> Result<Response<Answer>, Status> {
     check(plane, &request)?;
-    let call = read(plane, request, Some(timer)).await?;
+    let call = read(plane, request, plane.config.max_message_bytes, Some(timer)).await?;
     let name = call.name(plane)?;
     route::serve(plane, &call, &name).await
 }
@@ -126,13 +135,13 @@ async fn model_ready(
     request: Request<Incoming>,
     timer: &mut ApiTimer,
 ) -> Result<Response<Answer>, Status> {
-    let call = read(plane, request, Some(timer)).await?;
+    let call = read(plane, request, policy::MAX_MESSAGE_BYTES, Some(timer)).await?;
     let asked = v2::ModelRequest::decode(call.message.body.to_bytes())
         .map_err(|error| Status::invalid(format!("the request message is malformed: {error}")))?;
     if is_ready(plane, &asked.name) {
         return Ok(answer(&v2::ModelReadyResponse { ready: true }));
     }
-    ask_policy(plane, call).await
+    policy::ask(plane, &call).await
 }
 
 /// True if a copy of the model can serve, called by its alias or its own id.
@@ -143,38 +152,16 @@ pub fn is_ready(plane: &Plane, name: &str) -> bool {
     plane.table.model(id).is_some_and(|model| model.is_ready())
 }
 
-/// Passes a call that has been read to the policy.
-///
-/// # Errors
-/// `UNAVAILABLE` if the policy does not answer.
-pub async fn ask_policy(plane: &Plane, call: Call) -> Result<Response<Answer>, Status> {
-    let mut request = Request::new(Outgoing::message(&call.message));
-    *request.method_mut() = http::Method::POST;
-    *request.headers_mut() = call.headers;
-    request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
-    request.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
-    *request.uri_mut() = plane.policy.uri(&call.path);
-    send_to_policy(plane, request).await
-}
-
-async fn pass_to_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {
-    let (mut head, body) = request.into_parts();
-    let Some(path) = head.uri.path_and_query() else {
-        return failed(&Status::unimplemented("the call has no path"));
+async fn ask_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {
+    let asked = async {
+        let call = read(plane, request, policy::MAX_MESSAGE_BYTES, None).await?;
+        policy::ask(plane, &call).await
     };
-    head.uri = plane.policy.uri(path);
-    head.version = http::Version::HTTP_2;
-    match send_to_policy(plane, Request::from_parts(head, Outgoing::Stream(body))).await {
-        Ok(response) => response,
-        Err(status) => failed(&status),
-    }
+    asked.await.unwrap_or_else(|status| failed(&status))
 }
 
-async fn send_to_policy(plane: &Plane, request: Request<Outgoing>) -> Result<Response<Answer>, Status> {
-    match plane.policy.send(request).await {
-        Ok(response) => Ok(response.map(|body| Answer::Stream { body })),
-        Err(error) => Err(Status::unavailable(format!("the management API of this instance: {error}"))),
-    }
+fn health(plane: &Plane) -> Response<Answer> {
+    answer_bytes(if plane.ready.load(Ordering::Relaxed) { SERVING } else { NOT_SERVING })
 }
 
 async fn measured<F>(plane: &Arc<Plane>, request: Request<Incoming>, serve: F) -> Response<Answer>
@@ -188,7 +175,7 @@ where
             let code = grpc::read_status(response.headers()).map_or(Code::Ok, |status| status.code);
             match response.body_mut() {
                 Answer::Relay { relay } => relay.measure(timer),
-                Answer::Whole { .. } | Answer::Stream { .. } => timer.finish(code, 0),
+                Answer::Whole { .. } => timer.finish(code, 0),
             }
             response
         }
@@ -214,6 +201,7 @@ fn measurements(plane: &Plane, path: &str) -> Arc<MethodMetrics> {
 async fn read(
     plane: &Plane,
     request: Request<Incoming>,
+    limit: usize,
     timer: Option<&mut ApiTimer>,
 ) -> Result<Call, Status> {
     let (head, body) = request.into_parts();
@@ -221,7 +209,7 @@ async fn read(
     let path =
         head.uri.path_and_query().cloned().ok_or_else(|| Status::unimplemented("the call has no path"))?;
     let metrics = measurements(plane, path.path());
-    let reading = grpc::read_message(body, plane.config.max_message_bytes);
+    let reading = grpc::read_message(body, limit);
     let message = match deadline {
         Some(deadline) => {
             tokio::time::timeout_at(deadline, reading).await.map_err(|_| Status::deadline())??
@@ -252,7 +240,13 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 fn answer(message: &impl prost::Message) -> Response<Answer> {
-    let mut response = Response::new(Answer::message(&message.encode_to_vec()));
+    answer_bytes(&message.encode_to_vec())
+}
+
+/// An answer that is one encoded message.
+#[must_use]
+pub fn answer_bytes(message: &[u8]) -> Response<Answer> {
+    let mut response = Response::new(Answer::message(message));
     response.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
     response
 }

@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 fn config() -> Config {
     Config {
         instance_id: "self".into(),
-        policy: "unix:/nonexistent".parse().unwrap(),
         runtime: None,
         grpc_listen: Vec::new(),
         rest_listen: vec!["127.0.0.1:0".into()],
@@ -29,8 +28,7 @@ fn config() -> Config {
 
 #[test]
 fn head_has_the_length_but_not_the_body() {
-    let (plane, _questions) = Plane::new(config());
-    let server = Server::start(plane).unwrap();
+    let server = Server::start(Plane::new(config()).unwrap()).unwrap();
     let (_, address) = server.bound()[0];
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let stream = TcpStream::connect(address).await.unwrap();

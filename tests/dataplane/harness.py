@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import httpx
 import pytest
-from modelmesh_dataplane import CopyRoute, Dataplane, Miss
+from modelmesh_dataplane import Call, CopyRoute, Dataplane, Gone, Miss, Reply
 
 from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc as v2_grpc
 from api.proto import model_mesh_pb2 as mmesh
-from api.proto import model_mesh_pb2_grpc as mmesh_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,34 +58,59 @@ class RuntimeProcess:
             self._process = None
 
 
-class Policy(mmesh_grpc.ModelMeshServicer, v2_grpc.GRPCInferenceServiceServicer):
-    """The management API of the instance, as far as the tests call it."""
-
-    async def getModelStatus(  # noqa: N802 - the protocol's name
-        self, request: mmesh.GetStatusRequest, _context: object
-    ) -> mmesh.ModelStatusInfo:
-        return mmesh.ModelStatusInfo(errors=[request.modelId])
-
-    async def ModelReady(  # noqa: N802 - the protocol's name
-        self, request: v2.ModelReadyRequest, context: Any
-    ) -> v2.ModelReadyResponse:
-        if request.name == "asleep":
-            return v2.ModelReadyResponse(ready=False)
-        return await context.abort(grpc.StatusCode.NOT_FOUND, "model not found")
+def answer(call: Call) -> None:
+    """The management API of an instance, as far as the tests call it."""
+    if call.method == "mmesh.ModelMesh/getModelStatus":
+        asked = mmesh.GetStatusRequest.FromString(call.message)
+        call.reply(mmesh.ModelStatusInfo(errors=[asked.modelId]).SerializeToString())
+    elif call.method == "inference.GRPCInferenceService/ModelReady":
+        if v2.ModelReadyRequest.FromString(call.message).name == "asleep":
+            call.reply(v2.ModelReadyResponse(ready=False).SerializeToString())
+        else:
+            call.fail(grpc.StatusCode.NOT_FOUND.value[0], "model not found")
+    else:
+        call.fail(grpc.StatusCode.UNIMPLEMENTED.value[0], "the policy has no such method")
 
 
 class Instance:
-    """A started dataplane, its clients, and the misses it has reported."""
+    """A started dataplane, its clients, and what it has reported."""
 
-    def __init__(self, dataplane: Dataplane, misses: list[Miss]) -> None:
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        on_miss: Callable[[Instance, Miss], None],
+        on_call: Callable[[Call], None],
+    ) -> None:
         self.dataplane = dataplane
-        self.misses = misses
+        self.misses: list[Miss] = []
+        self.gone: list[int] = []
+        self.replies: dict[int, asyncio.Future[Reply]] = {}
+        self._on_miss = on_miss
+        self._on_call = on_call
         self.addresses = dict(dataplane.addresses())
         self.channel = grpc.aio.insecure_channel(
             self.addresses["grpc"], options=[("grpc.max_receive_message_length", 64 << 20)]
         )
         self.stub = v2_grpc.GRPCInferenceServiceStub(self.channel)
         self.rest = httpx.AsyncClient(base_url=f"http://{self.addresses['rest']}", timeout=30)
+
+    def take(self) -> None:
+        """Has the policy of the test answer what there is for it."""
+        for event in self.dataplane.take():
+            match event:
+                case Miss():
+                    self.misses.append(event)
+                    self._on_miss(self, event)
+                case Call():
+                    self._on_call(event)
+                case Gone():
+                    self.gone.append(event.number)
+                case Reply():
+                    self.reply(event.number).set_result(event)
+
+    def reply(self, number: int) -> asyncio.Future[Reply]:
+        """The reply to a call of the policy."""
+        return self.replies.setdefault(number, asyncio.get_running_loop().create_future())
 
     def route(self, *copies: CopyRoute, generation: int = 1) -> None:
         """Routes the alias of the tests to copies of its model."""
@@ -100,10 +124,13 @@ class Instance:
 
 
 class Start(Protocol):
-    """Starts an instance; `on_miss` answers its misses, options are those of `Dataplane`."""
+    """Starts an instance; the callbacks are its policy, options are those of `Dataplane`."""
 
     async def __call__(
-        self, on_miss: Callable[[Instance, Miss], None] | None = None, **options: Any
+        self,
+        on_miss: Callable[[Instance, Miss], None] | None = None,
+        on_call: Callable[[Call], None] = answer,
+        **options: Any,
     ) -> Instance: ...
 
 

@@ -255,7 +255,7 @@ async def test_the_peer_port_is_for_hops_only(instance: Instance) -> None:
         async with failing(grpc.StatusCode.UNIMPLEMENTED, "not for clients"):
             hop = [("mm-hop", "hit"), ("mm-model-id", MODEL)]
             await channel.unary_unary("/mmesh.ModelRuntime/unloadModel")(b"", metadata=hop)
-        async with failing(grpc.StatusCode.UNIMPLEMENTED):  # the policy's own answer
+        async with failing(grpc.StatusCode.UNIMPLEMENTED, "the policy has no such method"):
             await channel.unary_unary("/modelmesh.internal.Peer/Anything")(b"")
 
 
@@ -319,8 +319,6 @@ async def test_a_shared_port_is_served_by_those_that_are_ready(start: Start) -> 
 def test_a_dataplane_that_has_stopped_stays_so() -> None:
     dataplane = Dataplane(
         instance_id="self",
-        on_miss=lambda _: None,
-        policy_target="unix:/nonexistent",
         runtime_target=None,
         grpc_listen=["127.0.0.1:0"],
     )

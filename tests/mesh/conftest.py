@@ -1,6 +1,6 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,17 +8,16 @@ from typing import Any
 import grpc
 import pytest
 
-from api.proto import mesh_peer_pb2_grpc, model_mesh_pb2_grpc
+from api.proto import model_mesh_pb2_grpc
 from mesh.config import Config, read_config
 from mesh.constraints import RpcRules, TypeConstraints
-from mesh.legacy import LegacyHandler
-from mesh.management import HealthHandler, ModelMeshServicer, ModelReadyHandler
+from mesh.native import NativeBytePath
 from mesh.node import MeshNode, Settings, epoch_ms
-from mesh.peer import PeerServicer
 from mesh.runtime import Runtime
 from store.memory import MemoryBackend, MemoryStore
 from tests.mesh.fake_bytes import FakeBytes
 from tests.mesh.fake_runtime import FakeRuntime
+from tests.store.etcd_server import free_port
 from tests.store.waiting import until
 
 
@@ -35,14 +34,17 @@ class Clock:
         return time.monotonic() + self.ahead_ms / 1000
 
 
-def config(instance_id: str, runtime_port: int, peer_port: int = 0, **environment: str) -> Config:
+def config(instance_id: str, runtime_port: int, **environment: str) -> Config:
     values = {
         "MM_SERVICE_NAME": "modelmesh-serving",
         "KV_STORE": "etcd:unused:1",
         "WKUBE_POD_NAME": instance_id,
         "WKUBE_POD_IPADDR": "127.0.0.1",
         "INTERNAL_GRPC_PORT": str(runtime_port),
-        "MM_PEER_PORT": str(peer_port),
+        "MM_BIND_ADDRESS": "127.0.0.1",
+        "MM_SVC_GRPC_PORT": str(free_port()),
+        "MM_SVC_REST_PORT": "0",
+        "MM_PEER_PORT": str(free_port()),
         "MM_DEFAULT_VMODEL_OWNER": "ksp",
     }
     return read_config(values | environment)
@@ -50,7 +52,7 @@ def config(instance_id: str, runtime_port: int, peer_port: int = 0, **environmen
 
 @dataclass
 class Instance:
-    """A node with a fake model server, a fake byte path and its real gRPC services."""
+    """A node with a fake model server, whose byte path has real calls and a fake routing table."""
 
     node: MeshNode
     runtime: FakeRuntime
@@ -92,38 +94,19 @@ class Mesh:
         self, name: str, runtime: FakeRuntime, environment: dict[str, str]
     ) -> AsyncIterator[Instance]:
         await runtime.start()
-        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        settings = config(name, runtime.port, port, **environment)
+        settings = config(name, runtime.port, **environment)
         target = f"tcp:127.0.0.1:{runtime.port}"
-        made: list[FakeBytes] = []
-
-        def byte_path(on_miss: Callable[[Any], None]) -> FakeBytes:
-            made.append(FakeBytes(settings.instance_id, on_miss))
-            return made[0]
-
+        byte_path = FakeBytes(settings.instance_id, NativeBytePath(settings))
         node = MeshNode(
             settings,
             MemoryStore(self.store),
-            Runtime(target, target),
+            Runtime(target, target, byte_path),
             byte_path,
             Settings(self.constraints, RpcRules()),
             now=self.clock,
             monotonic=self.clock.monotonic,
         )
-
-        mesh_peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(node.load_for_peer), server)
-        management = ModelMeshServicer(node.models, node.vmodels, node.status)
-        model_mesh_pb2_grpc.add_ModelMeshServicer_to_server(management, server)
-        server.add_generic_rpc_handlers(
-            (
-                HealthHandler(lambda: bool(node.readiness)),
-                ModelReadyHandler(node.models, node.vmodels, node.status),
-                LegacyHandler(management),
-            )
-        )
-        await server.start()
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{settings.grpc_port}")
         running: asyncio.Task[None] | None = None
         try:
             await node.start()
@@ -131,8 +114,8 @@ class Mesh:
             yield Instance(
                 node,
                 runtime,
-                made[0],
-                f"127.0.0.1:{port}",
+                byte_path,
+                f"127.0.0.1:{settings.peer_port}",
                 model_mesh_pb2_grpc.ModelMeshStub(channel),
                 channel,
             )
@@ -143,10 +126,9 @@ class Mesh:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 await node.stop(0)
+            await byte_path.stop(0)
             await channel.close()
-            await server.stop(0)
             await runtime.stop()
-            settings.policy_socket.parent.rmdir()
 
 
 def _sees_ready(instances: Any, name: str) -> bool:

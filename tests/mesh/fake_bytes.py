@@ -1,11 +1,15 @@
 # ruff: noqa: ARG002, FBT001
-"""A byte path for tests: keeps the routes it is told, and lets a test play the requests."""
+"""A byte path for tests: keeps the routes it is told, and lets a test play the requests.
+
+Calls that the policy answers and makes are those of a real one.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.bytes import Miss, Route
+from mesh.bytes import Channel, Handler, OnMiss, Route
+from mesh.native import NativeBytePath
 
 
 class Failed(Exception):  # noqa: N818 - the end of a request, as its client sees it
@@ -40,19 +44,23 @@ class FakeMiss:
 @dataclass
 class FakeBytes:
     instance_id: str
-    on_miss: Callable[[Miss], None]
+    native: NativeBytePath
+    on_miss: OnMiss = field(init=False)
     models: dict[str, Sequence[Route]] = field(default_factory=dict)
     aliases: dict[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     used: dict[str, tuple[int, int]] = field(default_factory=dict)
     flying: dict[str, int] = field(default_factory=dict)
     ready: bool = False
-    started: bool = False
     generation: int = 0
     rpcs: Mapping[str, tuple[Sequence[int], bool]] = field(default_factory=dict)
     methods: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
-    def start(self) -> None:
-        self.started = True
+    def start(self, on_miss: OnMiss, handlers: Mapping[str, Handler]) -> None:
+        self.on_miss = on_miss
+        self.native.start(on_miss, handlers)
+
+    def channel(self, target: str, *, pings: bool = False) -> Channel:
+        return self.native.channel(target, pings=pings)
 
     def set_rpcs(self, rpcs: Mapping[str, tuple[Sequence[int], bool]], allow_other: bool) -> None:
         self.rpcs = rpcs
@@ -88,12 +96,13 @@ class FakeBytes:
 
     def set_ready(self, ready: bool) -> None:
         self.ready = ready
+        self.native.set_ready(ready)
 
     def metrics(self) -> str:
         return ""
 
-    def stop(self, grace_ms: int) -> None:
-        self.started = False
+    async def stop(self, grace_ms: int) -> None:
+        await self.native.stop(grace_ms)
 
     async def request(
         self,

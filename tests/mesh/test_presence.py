@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from mesh.errors import StartError
 from mesh.loading import Loader
+from mesh.native import NativeBytePath
 from mesh.presence import GAP_SECONDS, LONGEST_GAP_SECONDS, URGENT_GAP_SECONDS, Presence, gap
 from mesh.runtime import Runtime
 from store.base import Put
@@ -111,11 +112,10 @@ async def test_an_instance_that_leaves_says_so(mesh: Mesh) -> None:
 
 def presence(memory: MemoryBackend, address: str, name: str = "pod") -> tuple[Presence, MemoryStore]:
     host, _, port = address.partition(":")
-    settings = config(name, 1, int(port), WKUBE_POD_IPADDR=host)
-    settings.policy_socket.parent.rmdir()
+    settings = config(name, 1, MM_PEER_PORT=port, WKUBE_POD_IPADDR=host)
     store = MemoryStore(memory)
     loader = Loader(
-        Runtime("tcp:unused:1", "tcp:unused:1"),
+        Runtime("tcp:unused:1", "tcp:unused:1", NativeBytePath(settings)),
         on_loaded=lambda _: None,
         on_evict=lambda *_: None,
         note_use=lambda: None,

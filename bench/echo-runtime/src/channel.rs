@@ -27,12 +27,13 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel that connects with its first call, for calls of `ModelInfer` with a deadline.
+    /// A channel that connects with its first call, for calls of one method (`/<service>/<name>`) with a
+    /// deadline.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` where `target` cannot be part of a URI.
-    pub fn new(target: String, deadline: Duration) -> Result<Self, Status> {
-        let method = format!("http://{target}/inference.GRPCInferenceService/ModelInfer").parse();
+    pub fn new(target: String, method: &str, deadline: Duration) -> Result<Self, Status> {
+        let method = format!("http://{target}{method}").parse();
         let method =
             method.map_err(|error| Status::new(Code::INVALID_ARGUMENT, format!("{target}: {error}")))?;
         // The header holds at most eight digits.
@@ -42,11 +43,11 @@ impl Channel {
         Ok(Self { target, method, timeout, sender: Mutex::new(None) })
     }
 
-    /// Calls `ModelInfer` with a framed request, sent when this is first polled.
+    /// Calls the method with a framed request, sent when this is first polled.
     ///
     /// # Errors
     /// What the server answers, `UNAVAILABLE` where it does not, `INTERNAL` where its answer is not gRPC's.
-    pub async fn infer(&self, mut sender: SendRequest<Bytes>, message: Bytes) -> Result<(), Status> {
+    pub async fn call(&self, mut sender: SendRequest<Bytes>, message: Bytes) -> Result<(), Status> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.method.clone();

@@ -1,4 +1,4 @@
-//! The messages of the SPI and of V2 inference, as far as they are read or written here.
+//! The messages of the SPI, of V2 inference and of the management API, as far as they are read or written here.
 
 #![allow(missing_docs)] // the names are the protocols'
 
@@ -17,6 +17,22 @@ pub struct LoadModelRequest {
     pub model_path: String,
     #[prost(string, tag = "4")]
     pub model_key: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RegisterModelRequest {
+    #[prost(string, tag = "1")]
+    pub model_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub model_info: Option<ModelInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ModelInfo {
+    #[prost(string, tag = "1")]
+    pub model_type: String,
+    #[prost(string, tag = "2")]
+    pub path: String,
 }
 
 /// `UnloadModelRequest` and `ModelSizeRequest`.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::grpc::frame;
-use crate::messages::{ModelInferRequest, Tensor};
+use crate::messages::{ModelInferRequest, ModelInfo, RegisterModelRequest, Tensor};
 
 /// Draws models by Zipf's law: the one of rank `k` with a weight of `1 / k^exponent`.
 ///
@@ -47,26 +47,55 @@ impl Zipf {
     }
 }
 
-/// Makes inference requests that differ in the model only.
+/// Makes requests that differ in the model only.
 #[derive(Debug)]
-pub struct Requests(ModelInferRequest);
+pub enum Requests {
+    /// Of `ModelInfer`.
+    Infer(ModelInferRequest),
+    /// Of `registerModel`.
+    Register(RegisterModelRequest),
+}
 
 impl Requests {
-    /// Requests with one tensor of `payload` bytes.
+    /// Inference with one tensor of `payload` bytes.
     #[must_use]
-    pub fn new(payload: usize) -> Self {
+    pub fn infer(payload: usize) -> Self {
         let shape = vec![1, i64::try_from(payload).unwrap_or(i64::MAX)];
-        Self(ModelInferRequest {
+        Self::Infer(ModelInferRequest {
             model_name: String::new(),
             inputs: vec![Tensor { name: "predict".into(), datatype: "UINT8".into(), shape }],
             raw_input_contents: vec![Bytes::from(vec![0; payload])],
         })
     }
 
+    /// Registration of models of type `echo` at `path`.
+    #[must_use]
+    pub fn register(path: String) -> Self {
+        let model_info = Some(ModelInfo { model_type: "echo".into(), path });
+        Self::Register(RegisterModelRequest { model_id: String::new(), model_info })
+    }
+
+    /// The method that they are for.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Infer(_) => "/inference.GRPCInferenceService/ModelInfer",
+            Self::Register(_) => "/mmesh.ModelMesh/registerModel",
+        }
+    }
+
     /// A request for `model`, framed.
     pub fn frame(&mut self, model: &str) -> Bytes {
-        model.clone_into(&mut self.0.model_name);
-        frame(&self.0)
+        match self {
+            Self::Infer(request) => {
+                model.clone_into(&mut request.model_name);
+                frame(request)
+            }
+            Self::Register(request) => {
+                model.clone_into(&mut request.model_id);
+                frame(request)
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
-__all__ = ["CopyRoute", "Dataplane", "Miss"]
+__all__ = ["Call", "Channel", "CopyRoute", "Dataplane", "Gone", "Miss", "Reply", "Sent"]
 
 @final
 class CopyRoute:
@@ -69,6 +69,99 @@ class Miss:
         """
 
 @final
+class Call:
+    """A unary call of a client or a peer that the policy itself answers.
+
+    It is answered once, by `reply` or `fail`; further answers have no effect, nor has one after the client
+    has gone (`Gone`). A call that is dropped unanswered fails with INTERNAL.
+    """
+
+    @property
+    def number(self) -> int:
+        """Different for each call."""
+    @property
+    def method(self) -> str:
+        """`<package>.<Service>/<Method>`."""
+    @property
+    def message(self) -> bytes:
+        """The encoded request."""
+    @property
+    def deadline_ms(self) -> int | None:
+        """Milliseconds until the client gives up; None: it waits for ever."""
+    def reply(self, message: bytes) -> None:
+        """Answers with an encoded message."""
+    def fail(
+        self,
+        code: int,
+        message: str,
+        retry_after_ms: int | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Answers with a gRPC status code and a text for the user, and metadata for programs.
+
+        `retry_after_ms` tells clients when to try again (`grpc-retry-pushback-ms`).
+        """
+
+@final
+class Gone:
+    """The client of a call has gone, or its deadline has passed: work on it is in vain."""
+
+    @property
+    def number(self) -> int:
+        """`Call.number`."""
+
+@final
+class Reply:
+    """How a call of the policy ended."""
+
+    @property
+    def number(self) -> int:
+        """`Sent.number`."""
+    @property
+    def code(self) -> int:
+        """The gRPC status code; 0 is OK. UNAVAILABLE also where no server could be reached."""
+    @property
+    def details(self) -> str:
+        """The text of the status."""
+    @property
+    def retry_after_ms(self) -> int | None:
+        """When to try again, where the server says so (`grpc-retry-pushback-ms`)."""
+    @property
+    def message(self) -> bytes:
+        """The encoded answer; empty unless the code is OK."""
+    def metadata(self, name: str) -> str | None:
+        """A value that the server sent before or after its message; `name` is in lower case."""
+
+@final
+class Sent:
+    """A call of the policy that is under way. Its `Reply` comes in any case."""
+
+    @property
+    def number(self) -> int:
+        """Different for each call."""
+    def cancel(self) -> None:
+        """Gives the call up; the server is told."""
+
+@final
+class Channel:
+    """A server that the policy calls, connected on first use and again after a failure.
+
+    Calls share one connection, which is not the one that requests go by.
+    """
+
+    def send(
+        self,
+        method: str,
+        message: bytes,
+        timeout_ms: int | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> Sent:
+        """Calls `<package>.<Service>/<Method>` with an encoded message; the reply comes by `Dataplane.take`.
+
+        Without a timeout it waits for ever. Where the dataplane does not run, the reply is UNAVAILABLE.
+        """
+
+@final
 class Dataplane:
     """The byte path of one mesh instance. Calls are cheap and do not block, unless they say so."""
 
@@ -76,8 +169,6 @@ class Dataplane:
         cls,
         *,
         instance_id: str,
-        on_miss: Callable[[Miss], object],
-        policy_target: str,
         runtime_target: str | None,
         grpc_listen: Sequence[str],
         rest_listen: Sequence[str] = (),
@@ -91,15 +182,24 @@ class Dataplane:
         """Describes a byte path; `start` opens its ports.
 
         Targets are "unix:<path>" or "tcp:<host>:<port>"; listen addresses "<host>:<port>", port 0 for any.
-        `policy_target` is the gRPC server of the management API; `runtime_target` the model server, None for
-        an instance that only routes. `on_miss` runs on one thread of the dataplane and must return at once.
-        The shared addresses are opened with SO_REUSEPORT, and only while the instance is ready.
+        `runtime_target` is the model server, None for an instance that only routes. The shared addresses are
+        opened with SO_REUSEPORT, and only while the instance is ready.
         """
     def start(self) -> None:
         """Opens the ports and serves.
 
         Raises:
             OSError: a port cannot be opened; the text names the address.
+        """
+    def fileno(self) -> int:
+        """A descriptor that is readable while there is something to `take`, for an event loop."""
+    def take(self) -> list[Miss | Call | Gone | Reply]:
+        """Takes everything that there is for the policy, in the order in which it came. Does not block."""
+    def channel(self, target: str, pings: bool = False) -> Channel:
+        """A server for the policy to call: "unix:<path>" or "tcp:<host>:<port>".
+
+        With `pings` a server that is frozen is noticed within seconds; servers other than the mesh may
+        refuse them.
         """
     def addresses(self) -> list[tuple[str, str]]:
         """The open ports as ("grpc" | "rest" | "peer", "host:port")."""

@@ -26,6 +26,7 @@ use crate::headers::{self, Name};
 use crate::message::Rope;
 use crate::metrics::ApiTimer;
 use crate::plane::Plane;
+use crate::policy;
 use crate::route;
 use crate::service::{self, server_metadata};
 use crate::status::{Code, Status};
@@ -126,7 +127,7 @@ async fn model_ready(
     let ready = service::is_ready(plane, &model.name) || {
         let asked = v2::ModelRequest { name: model.name.clone(), version: model.version };
         let call = call(plane, READY, request.headers(), asked.encode_to_vec())?;
-        let answer = message(service::ask_policy(plane, call).await?, plane.config.max_message_bytes).await?;
+        let answer = message(policy::ask(plane, &call).await?, plane.config.max_message_bytes).await?;
         decoded::<v2::ModelReadyResponse>(answer)?.ready
     };
     let mut response = ok(encode::model_ready(&model.name, ready));

@@ -1,4 +1,5 @@
-//! A load generator for `ModelInfer`: closed loop or open loop, with a hot model beside if asked.
+//! A load generator for `ModelInfer`: closed loop or open loop, with a hot model beside if asked. It can also
+//! register the models.
 
 use std::error::Error;
 use std::fs::File;
@@ -41,6 +42,8 @@ Latencies are those of answers without error; rps counts the answers that came b
   --hot NAME           a model that is asked in open loop beside the others
   --hot-rate R         requests a second for the hot model (500)
   --sequence FILE      gets the models asked, one a line, in the order of sending
+  --register PATH      calls registerModel instead, once for each model, with this path
+  --first N            with --register: the number of the first model (0)
 ";
 
 struct Arguments {
@@ -59,6 +62,8 @@ struct Arguments {
     hot: Option<String>,
     hot_rate: f64,
     sequence: Option<PathBuf>,
+    register: Option<String>,
+    first: usize,
 }
 
 fn parse(mut parser: Parser) -> Result<Option<Arguments>, lexopt::Error> {
@@ -78,6 +83,8 @@ fn parse(mut parser: Parser) -> Result<Option<Arguments>, lexopt::Error> {
         hot: None,
         hot_rate: 500.0,
         sequence: None,
+        register: None,
+        first: 0,
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -99,10 +106,15 @@ fn parse(mut parser: Parser) -> Result<Option<Arguments>, lexopt::Error> {
             Arg::Long("hot") => arguments.hot = Some(parser.value()?.string()?),
             Arg::Long("hot-rate") => arguments.hot_rate = parser.value()?.parse()?,
             Arg::Long("sequence") => arguments.sequence = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("register") => arguments.register = Some(parser.value()?.string()?),
+            Arg::Long("first") => arguments.first = parser.value()?.parse()?,
             other => return Err(other.unexpected()),
         }
     }
     let only_hot = arguments.rate.is_none() && arguments.in_flight == 0;
+    if arguments.register.is_some() {
+        arguments.requests = Some(arguments.models as u64);
+    }
     let complaint = if arguments.targets.is_empty() || arguments.connections == 0 {
         "there is no --target to connect to"
     } else if arguments.models == 0 {
@@ -169,7 +181,7 @@ impl Kind {
                     .map_err(|error| Status::new(Code::INTERNAL, format!("--sequence: {error}")))?;
             }
             let message = lock(&client.requests).frame(&model);
-            channel.infer(sender, message).await
+            channel.call(sender, message).await
         };
         let result = timeout_at((begin + client.deadline).into(), call).await;
         let late = |_| Err(Status::new(Code::DEADLINE_EXCEEDED, "no answer within the deadline"));
@@ -205,21 +217,28 @@ async fn closed_loop(kind: Arc<Kind>, budget: Arc<Budget>, in_flight: usize) {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let sequence = arguments.sequence.map(File::create).transpose()?;
     let targets = arguments.targets.iter().flat_map(|target| vec![target; arguments.connections]);
+    let registers = arguments.register.is_some();
+    let requests = match arguments.register {
+        Some(path) => Requests::register(path),
+        None => Requests::infer(arguments.payload),
+    };
     let channels: Result<_, Status> =
-        targets.map(|target| Channel::new(target.clone(), arguments.deadline)).collect();
+        targets.map(|target| Channel::new(target.clone(), requests.method(), arguments.deadline)).collect();
     let client = Arc::new(Client {
         channels: channels.map_err(|status| status.message)?,
         turn: AtomicUsize::new(0),
         deadline: arguments.deadline,
-        requests: Mutex::new(Requests::new(arguments.payload)),
+        requests: Mutex::new(requests),
         sequence: sequence.map(|file| Mutex::new(BufWriter::new(file))),
     });
     let kind = |model: Box<dyn Fn() -> String + Send + Sync>| {
         Arc::new(Kind { client: Arc::clone(&client), model, report: Mutex::default() })
     };
     let zipf = Mutex::new(Zipf::new(arguments.models, arguments.zipf, arguments.seed));
+    let turn = AtomicUsize::new(arguments.first);
+    let number = move || if registers { turn.fetch_add(1, Relaxed) } else { lock(&zipf).draw() };
     let pattern = arguments.model;
-    let many = kind(Box::new(move || pattern.replace("{}", &lock(&zipf).draw().to_string())));
+    let many = kind(Box::new(move || pattern.replace("{}", &number().to_string())));
     let hot = arguments.hot.map(|name| kind(Box::new(move || name.clone())));
 
     let begin = Instant::now();

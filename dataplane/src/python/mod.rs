@@ -1,8 +1,11 @@
 //! The Python face: `modelmesh_dataplane._native`.
 //!
-//! Worker threads never take the interpreter's lock. The policy is asked on one thread of its own.
+//! No thread of the byte path takes the interpreter's lock: the policy takes from the inbox what is for it.
 
-use std::sync::{Arc, mpsc};
+mod calls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,11 +13,10 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
 
-use crate::miss::Ticket;
+use self::calls::{Call, Channel, Gone, Miss, Reply, Sent, object};
 use crate::plane::{Config, Plane};
 use crate::rpcs::{Methods, Rpc, Rpcs};
 use crate::server::Server;
-use crate::status::{Code, Status};
 use crate::table::{Copies, PeerCopy};
 
 /// A copy of a model, for a routing table.
@@ -44,78 +46,13 @@ impl CopyRoute {
     }
 }
 
-/// Requests for one model that found no usable copy.
-#[pyclass(frozen, name = "Miss", module = "modelmesh_dataplane._native")]
-#[derive(Debug)]
-struct Miss(Ticket);
-
-#[pymethods]
-impl Miss {
-    #[getter]
-    fn name(&self) -> &str {
-        &self.0.question().name
-    }
-
-    #[getter]
-    fn is_alias(&self) -> bool {
-        self.0.question().is_alias
-    }
-
-    #[getter]
-    fn model_id(&self) -> &str {
-        &self.0.question().model
-    }
-
-    #[getter]
-    fn method(&self) -> &str {
-        self.0.method()
-    }
-
-    #[getter]
-    fn excluded(&self) -> Vec<String> {
-        self.0.question().excluded.iter().map(ToString::to_string).collect()
-    }
-
-    #[getter]
-    fn failure(&self) -> Option<&'static str> {
-        self.0.question().failure.map(crate::miss::Failure::name)
-    }
-
-    #[getter]
-    fn deadline_ms(&self) -> Option<u64> {
-        self.0.time_left().map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn serve(&self) {
-        self.0.answer(Ok(()));
-    }
-
-    #[pyo3(signature = (code, message, retry_after_ms=None))]
-    fn fail(&self, code: usize, message: String, retry_after_ms: Option<u64>) -> PyResult<()> {
-        let code = match Code::from_number(code) {
-            Code::Ok => return Err(PyValueError::new_err("a request cannot fail with the code OK")),
-            code => code,
-        };
-        self.0.answer(Err(Status::of_policy(code, message, retry_after_ms.map(Duration::from_millis))));
-        Ok(())
-    }
-
-    fn __repr__(&self) -> String {
-        let question = self.0.question();
-        format!(
-            "Miss(name='{}', model_id='{}', excluded={:?})",
-            question.name, question.model, question.excluded
-        )
-    }
-}
-
 /// The byte path of one instance.
 #[pyclass(frozen, name = "Dataplane", module = "modelmesh_dataplane._native")]
 #[derive(Debug)]
 struct Dataplane {
     plane: Arc<Plane>,
     server: Mutex<Option<Server>>,
-    bridge: Mutex<Option<(mpsc::Receiver<Ticket>, Py<PyAny>)>>,
+    started: AtomicBool,
 }
 
 #[pymethods]
@@ -125,8 +62,6 @@ impl Dataplane {
         signature = (
             *,
             instance_id,
-            on_miss,
-            policy_target,
             runtime_target,
             grpc_listen,
             rest_listen=Vec::new(),
@@ -137,15 +72,13 @@ impl Dataplane {
             max_header_bytes=8192,
             worker_threads=2,
         ),
-        text_signature = "(*, instance_id, on_miss, policy_target, runtime_target, grpc_listen, \
+        text_signature = "(*, instance_id, runtime_target, grpc_listen, \
             rest_listen=(), peer_listen=None, shared_listen_grpc=(), shared_listen_rest=(), \
             max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2)"
     )]
     #[allow(clippy::too_many_arguments)] // they are keyword arguments
     fn new(
         instance_id: String,
-        on_miss: Py<PyAny>,
-        policy_target: &str,
         runtime_target: Option<&str>,
         grpc_listen: Vec<String>,
         rest_listen: Vec<String>,
@@ -156,9 +89,8 @@ impl Dataplane {
         max_header_bytes: u32,
         worker_threads: usize,
     ) -> PyResult<Self> {
-        let (plane, questions) = Plane::new(Config {
+        let plane = Plane::new(Config {
             instance_id,
-            policy: policy_target.parse().map_err(PyValueError::new_err)?,
             runtime: runtime_target.map(str::parse).transpose().map_err(PyValueError::new_err)?,
             grpc_listen,
             rest_listen,
@@ -169,26 +101,31 @@ impl Dataplane {
             max_header_bytes,
             worker_threads,
         });
-        Ok(Self { plane, server: Mutex::new(None), bridge: Mutex::new(Some((questions, on_miss))) })
+        let plane = plane.map_err(|error| os_error(&error))?;
+        Ok(Self { plane, server: Mutex::new(None), started: AtomicBool::new(false) })
     }
 
     fn start(&self) -> PyResult<()> {
         let mut server = self.server.lock();
-        let Some((questions, on_miss)) = self.bridge.lock().take() else {
+        if self.started.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the dataplane has been started before"));
-        };
-        match Server::start(Arc::clone(&self.plane)) {
-            Ok(started) => *server = Some(started),
-            Err(error) => {
-                *self.bridge.lock() = Some((questions, on_miss));
-                return Err(os_error(&error));
-            }
         }
-        std::thread::Builder::new()
-            .name("modelmesh-bridge".into())
-            .spawn(move || ask_policy(&questions, &on_miss))
-            .map(|_| ())
-            .map_err(|error| os_error(&error))
+        *server = Some(Server::start(Arc::clone(&self.plane)).map_err(|error| os_error(&error))?);
+        self.started.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn fileno(&self) -> i32 {
+        self.plane.inbox.fd()
+    }
+
+    fn take(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.plane.inbox.take().into_iter().map(|event| object(py, event)).collect()
+    }
+
+    #[pyo3(signature = (target, pings=false))]
+    fn channel(&self, target: &str, pings: bool) -> PyResult<Channel> {
+        Channel::new(&self.plane, target, pings)
     }
 
     fn addresses(&self) -> Vec<(&'static str, String)> {
@@ -289,23 +226,6 @@ impl Dataplane {
     }
 }
 
-/// Hands questions to the policy until there will be no more. A policy that raises fails the request: the
-/// ticket is dropped unanswered.
-fn ask_policy(questions: &mpsc::Receiver<Ticket>, on_miss: &Py<PyAny>) {
-    while let Ok(first) = questions.recv() {
-        let asked = Python::try_attach(|py| {
-            for ticket in std::iter::once(first).chain(questions.try_iter()) {
-                if let Err(error) = on_miss.call1(py, (Miss(ticket),)) {
-                    error.write_unraisable(py, Some(on_miss.bind(py)));
-                }
-            }
-        });
-        if asked.is_none() {
-            return; // the interpreter is shutting down
-        }
-    }
-}
-
 fn os_error(error: &std::io::Error) -> PyErr {
     let text = error.to_string();
     match number(error.kind()) {
@@ -328,5 +248,10 @@ fn number(kind: std::io::ErrorKind) -> Option<i32> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CopyRoute>()?;
     module.add_class::<Miss>()?;
+    module.add_class::<Call>()?;
+    module.add_class::<Gone>()?;
+    module.add_class::<Reply>()?;
+    module.add_class::<Sent>()?;
+    module.add_class::<Channel>()?;
     module.add_class::<Dataplane>()
 }
