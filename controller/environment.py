@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULTS_FILE = Path("/etc/model-serving/config/default/config-defaults.yaml")
 """Where the ConfigMap `model-serving-config-defaults` of an installation is mounted."""
+WEBHOOK_CERTIFICATES = Path("/tmp/k8s-webhook-server/serving-certs")  # noqa: S108 -- as the original
+"""Where the Secret with the webhook's certificate is mounted."""
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)(ms|s|m|h)")
@@ -95,6 +97,7 @@ class Environment:
         secrets: whether Secrets are watched in all served namespaces; None: where they can be.
         defaults_file: the installation's defaults of the configuration.
         kubeconfig: how to reach the API server; None inside a cluster.
+        webhook_certificates: folder with the certificate of the webhook, which is served where there is one.
     """
 
     namespace: str
@@ -106,6 +109,7 @@ class Environment:
     secrets: bool | None = None
     defaults_file: Path = DEFAULTS_FILE
     kubeconfig: Path | None = None
+    webhook_certificates: Path = WEBHOOK_CERTIFICATES
 
 
 def _own_namespace(variables: Mapping[str, str]) -> str:
@@ -141,4 +145,5 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         secrets=_switch(variables, "ENABLE_SECRET_WATCH"),
         defaults_file=Path(variables.get("CONFIG_DEFAULTS_FILE") or DEFAULTS_FILE),
         kubeconfig=Path(kubeconfig) if kubeconfig else None,
+        webhook_certificates=Path(variables.get("WEBHOOK_CERT_DIR") or WEBHOOK_CERTIFICATES),
     )

@@ -14,7 +14,7 @@ from api.core import NAMESPACE, Secret
 from api.monitoring import ServiceMonitor
 from api.v1alpha1 import ClusterServingRuntime
 from api.v1beta1 import InferenceService
-from controller import configured, probes
+from controller import configured, probes, webhook
 from controller.assembly import COMPONENT, Assembly, Sources
 from controller.environment import parse_flags, read_environment
 from controller.errors import ControllerError
@@ -195,7 +195,10 @@ async def run(environment: Environment, flags: Flags) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, process.stop)
         addresses = (flags.health_probe_bind_address, flags.metrics_addr)
-        async with probes.serving(*addresses, ready=lambda: process.ready):
+        async with (
+            probes.serving(*addresses, ready=lambda: process.ready),
+            webhook.serving(environment.webhook_certificates),
+        ):
             await process.run()
     _log.info("stopped")
 

@@ -1,15 +1,27 @@
 """The rules on a real API server: its words are those of the controller's own checks."""
 
 import asyncio
+import base64
 import copy
+import functools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from api.resource import Resource
+from api.v1alpha1 import rules as v1alpha1
+from controller import webhook
 from controller.runtime.client import Client
-from controller.runtime.errors import Invalid
+from controller.runtime.errors import ApiError, Forbidden, Invalid
+from controller.runtime.testing import KubeApiServer
 from tests.controller import rule_cases
 from tests.controller.conftest import RESOURCES
 from tests.controller.rule_cases import ROOT, Case
@@ -20,6 +32,13 @@ _GROUP = "admissionregistration.k8s.io"
 _POLICY = Resource(_GROUP, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False)
 _BINDING = Resource(
     _GROUP, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", namespaced=False
+)
+_WEBHOOKS = Resource(
+    _GROUP,
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
 )
 
 
@@ -64,17 +83,17 @@ def _named(obj: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:
     return obj
 
 
-async def _verdict(client: Client, obj: dict[str, Any]) -> Invalid | None:
+async def _verdict(client: Client, obj: dict[str, Any], refusal: type[ApiError] = Invalid) -> ApiError | None:
     resource = RESOURCES[obj["kind"]]
     try:
         await client.create(resource, obj)
-    except Invalid as error:
+    except refusal as error:
         return error
     await client.delete(resource, obj["metadata"]["name"], obj["metadata"].get("namespace", ""))
     return None
 
 
-def _differences(case: Case, error: Invalid | None) -> str:
+def _differences(case: Case, error: ApiError | None) -> str:
     """What is not as it should be; empty where all is."""
     if not case.messages:
         return "" if error is None else f"refused: {error}"
@@ -127,6 +146,36 @@ async def test_objects_at_the_bounds_are_accepted(kube_client: Client, namespace
     assert await _verdict(kube_client, _named(large, namespace, "large")) is None
 
 
+async def test_the_webhook_refuses_with_the_same_words(
+    kube_client: Client, kube_namespace: str, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1")
+    pair.private_key_pem.write_to_path(tmp_path / "tls.key")
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    manifest = next(yaml.safe_load_all((ROOT / "config" / "webhook" / "webhook.yaml").read_text()))
+    (hook,) = manifest["webhooks"]
+    async with webhook.serving(tmp_path, 0) as port:
+        hook["clientConfig"] = {
+            "url": f"https://127.0.0.1:{port}{webhook.PATH}",
+            "caBundle": base64.b64encode(authority.cert_pem.bytes()).decode(),
+        }
+        hook["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": kube_namespace}}
+        await kube_client.create(_WEBHOOKS, manifest)
+        try:
+            wrong = _named(rule_cases.AUTOSCALING[3].object, kube_namespace, "hooked")
+            async with asyncio.timeout(60):
+                error = None
+                while error is None:
+                    error = await _verdict(kube_client, wrong, Forbidden)
+            assert 'webhook "servingruntime.modelmesh-webhook-server.default" denied' in str(error)
+            assert rule_cases.AUTOSCALING[3].messages[0] in str(error)
+            sound = _named(rule_cases.runtime(), kube_namespace, "sound")
+            assert await _verdict(kube_client, sound, Forbidden) is None
+        finally:
+            await kube_client.delete(_WEBHOOKS, manifest["metadata"]["name"])
+
+
 async def test_an_object_from_before_the_rules_can_change_elsewhere(
     kube_client: Client, kube_namespace: str
 ) -> None:
@@ -138,3 +187,81 @@ async def test_an_object_from_before_the_rules_can_change_elsewhere(
     with pytest.raises(Invalid, match="names no model"):
         await kube_client.patch(isvcs, "old", kube_namespace, {"spec": {"predictor": {"minReplicas": 1}}})
     await kube_client.delete(isvcs, "old", kube_namespace)
+
+
+def _kubectl(binary: str, kubeconfig: Path, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [binary, "--kubeconfig", str(kubeconfig), *args]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def kubectl(
+    kube_server: KubeApiServer, kube_namespace: str
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The kubectl that KUBECTL names, else the one on PATH, in a namespace of its own."""
+    binary = os.environ.get("KUBECTL") or shutil.which("kubectl")
+    if binary is None:
+        pytest.skip("there is no kubectl on PATH (KUBECTL names another one)")
+    return functools.partial(_kubectl, binary, kube_server.kubeconfig, "-n", kube_namespace)
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("servingruntime.spec.containers.resources.limits", "FIELD: limits <map[string]Object>"),
+        ("servingruntime.spec.containers.env.valueFrom.secretKeyRef.key", "FIELD: key <string>"),
+        ("clusterservingruntime.spec.builtInAdapter.serverType", "Kind of server"),
+        ("servingruntime.status.memory", "Memory for models"),
+        ("predictor.spec.storage", "Where the model's files are"),
+        ("predictor.status.conditions", "aspect of an object's state"),
+        ("isvc.spec.predictor.model.storage", "Where the model's files are"),
+        ("isvc.spec.predictor.containers.ports.containerPort", "FIELD: containerPort <integer>"),
+    ],
+)
+def test_kubectl_explains_every_field(kubectl: Kubectl, field: str, text: str) -> None:
+    done = kubectl("explain", field)
+    assert done.returncode == 0, done.stderr
+    assert text in done.stdout
+
+
+def test_kubectl_shows_a_refusal_and_the_columns(kubectl: Kubectl) -> None:
+    wrong = json.dumps(rule_cases.runtime(container={"name": "mm"}))
+    done = kubectl("apply", "-f", "-", stdin=wrong)
+    assert done.returncode == 1
+    assert "spec.containers: Invalid value" in done.stderr
+    assert v1alpha1.CONTAINER_NAMES.message in done.stderr
+    done = kubectl("apply", "-f", "-", stdin=json.dumps(rule_cases.runtime()))
+    assert done.returncode == 0, done.stderr
+    ready = {"type": "Ready", "status": "True", "reason": "PodsReady", "message": "m"}
+    status = {
+        "conditions": [ready],
+        "pods": {"desired": 2, "ready": 2},
+        "models": 7,
+        "memory": {"capacity": "2048Mi", "used": "120Mi"},
+    }
+    done = kubectl(
+        "patch",
+        "servingruntime",
+        "m",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": status}),
+    )
+    assert done.returncode == 0, done.stderr
+    header, row = kubectl("get", "servingruntimes").stdout.splitlines()
+    assert header.split() == [
+        "NAME",
+        "DISABLED",
+        "MODELTYPE",
+        "CONTAINERS",
+        "READY",
+        "PODS",
+        "MODELS",
+        "MEMORY",
+        "AGE",
+    ]
+    assert row.split()[:-1] == ["m", "mlserver", "True", "2", "7", "120Mi"]
