@@ -297,6 +297,7 @@ class Assembly:
             runtimes=self._runtimes.runtimes,
             secrets=self._secrets,
             copies=lambda namespace: self._secret(self._etcd_secret, namespace),
+            storages=lambda namespace: self._secret(self._storage_secret, namespace),
             config_maps=cache.lister(ConfigMap, _CONSTRAINTS),
         )
         controller = (
@@ -308,6 +309,8 @@ class Assembly:
         )
         if self._sources.cluster_runtimes:
             controller.watches(ClusterServingRuntime, enqueue=wakes.all, predicate=generation_changed)
+        if self._sources.secrets:
+            controller.watches(Secret, enqueue=wakes.of, scope=self._named(self._storage_secret))
         if self._namespaces is not None:
             controller.watches(Namespace, enqueue=wakes.of, predicate=switched)
             if self._sources.secrets:

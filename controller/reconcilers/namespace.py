@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from api.core import CONFIG_MAP, SECRET, ConfigMap, Secret
-from controller import constraints, marks, runtimes
+from controller import claims, constraints, marks, runtimes
 from controller.runtime.apply import ensure
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
@@ -89,6 +89,7 @@ class NamespaceReconciler:
         runtimes: returns the runtimes of a namespace by name, were it served.
         secrets: the cache of the controller's own etcd Secret.
         copies: returns the copy of a namespace.
+        storages: returns the storage Secret of a namespace.
         config_maps: the cache of `tc-config` ConfigMaps.
     """
 
@@ -100,7 +101,9 @@ class NamespaceReconciler:
     runtimes: Callable[[str], Mapping[str, ServingRuntime | ClusterServingRuntime]]
     secrets: Lister[Secret]
     copies: Callable[[str], Awaitable[Secret | None]]
+    storages: Callable[[str], Awaitable[Secret | None]]
     config_maps: Lister[ConfigMap]
+    _looked_at: dict[str, str] = field(default_factory=dict)
 
     async def reconcile(self, request: Request) -> Result:
         """Makes both be there where the namespace is served and has a runtime, and nowhere else."""
@@ -109,6 +112,8 @@ class NamespaceReconciler:
         await self._constrain(namespace, found)
         if namespace != self.scope.own:
             await self._connect(namespace, wanted=bool(found))
+        if found:
+            await self._look_at_storages(namespace)
         return Result()
 
     async def _constrain(
@@ -140,6 +145,17 @@ class NamespaceReconciler:
         done = await ensure(self.client, SECRET, copy, live=live)
         if done.action != "unchanged":
             _log.info(f"etcd Secret {done.action}", namespace=namespace, secret=self.etcd_secret)
+
+    async def _look_at_storages(self, namespace: str) -> None:
+        """Tells once of each version of the storage Secret which entries cannot be used."""
+        secret = await self.storages(namespace)
+        version = "" if secret is None else secret.metadata.resource_version
+        if secret is None or self._looked_at.get(namespace) == version:
+            return
+        self._looked_at[namespace] = version
+        if entries := claims.unreadable(secret):
+            message = f"Not a JSON object, and of no use to models that name it: {', '.join(entries)}"
+            await self.recorder.event(secret, "Warning", "InvalidStorage", message)
 
     async def _remove(self, resource: Resource, live: KubeObject | None) -> None:
         if live is None or not marks.made_by(live, self.scope.own):

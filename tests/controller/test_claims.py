@@ -67,6 +67,8 @@ async def test_claims_of_the_storage_secret_are_mounted_as_they_come_and_go(worl
     entries = {"two": {"type": "pvc", "name": "claim-2"}, "one": {"type": "pvc", "name": "claim-1"}}
     await world.put_secret("storage-config", entries | {"s3": {"type": "s3"}, "broken": "{"})
     await world.until("Deployment", NAME, _mounted("claim-1", "claim-2"))
+    events = await world.events("InvalidStorage", kind="Secret")
+    assert events[0]["message"].endswith(": broken")
     await world.put_secret("storage-config", {"one": {"type": "pvc", "name": "claim-1"}})
     await world.until("Deployment", NAME, _mounted("claim-1"))
     await world.delete("Secret", "storage-config")
