@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "modelmesh.adapters"
 
 # Imported only when asked for, so that a server's adapter costs no memory beside another.
-_BUILT_IN = {"mlserver": "adapters.mlserver:MLServerAdapter"}
+_BUILT_IN = {
+    "mlserver": "adapters.mlserver:MLServerAdapter",
+    "triton": "adapters.triton:TritonAdapter",
+}
 
 
 def main(argv: list[str]) -> int:

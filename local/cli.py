@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from local import cluster
+from local import cluster, manifests
 from local.errors import LocalError
 from local.home import NAMESPACE, Home, Settings
 from local.node import logs_of, without_proxy
@@ -48,6 +48,10 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is up; `down` stops it.")
     ] = False,
+    runtimes: Annotated[
+        str,
+        typer.Option(help="Server types whose shipped runtimes are made, such as mlserver,triton."),
+    ] = ",".join(_DEFAULTS.runtimes),
     samples: Annotated[
         bool, typer.Option(help="Train the sample models and put them into the bucket.")
     ] = True,
@@ -63,7 +67,9 @@ def up(
         api_port=api_port,
         manifests=tuple(name if "://" in name else str(Path(name).absolute()) for name in file),
         samples=samples,
+        runtimes=tuple(filter(None, (name.strip() for name in runtimes.split(",")))),
     )
+    list(manifests.runtimes(settings.runtimes))  # a wrong name is told before anything starts
     progress = ConsoleProgress()
     typer.echo(f"Starting Modelmesh in {home.root}")
     process = cluster.start(home, settings, progress, lifeline=not detach)

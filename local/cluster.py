@@ -118,7 +118,7 @@ def supervise(home: Home, settings: str, *, lifeline: bool) -> NoReturn:
         lifeline: whether the end of standard input ends the cluster.
     """
     raw = json.loads(settings)
-    chosen = Settings(**raw | {"manifests": tuple(raw["manifests"])})
+    chosen = Settings(**raw | {name: tuple(raw[name]) for name in ("manifests", "runtimes")})
     with home.lock():
         home.write_state(ClusterState(os.getpid(), chosen))
         status = guardian.guard(lambda: _supervise(home, chosen, lifeline=lifeline))

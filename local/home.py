@@ -29,6 +29,7 @@ class Settings:
         api_port: the Kubernetes API.
         manifests: files applied after the start, in order.
         samples: whether the sample models are trained and stored.
+        runtimes: server types whose shipped runtimes exist from the start; their environments are built.
     """
 
     grpc_port: int = 8033
@@ -36,6 +37,7 @@ class Settings:
     api_port: int = 16443
     manifests: tuple[str, ...] = ()
     samples: bool = True
+    runtimes: tuple[str, ...] = ("mlserver",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Home:
             )
         try:
             raw = json.loads((self.root / "state.json").read_text())
-            raw["settings"]["manifests"] = tuple(raw["settings"]["manifests"])
+            for name in ("manifests", "runtimes"):
+                raw["settings"][name] = tuple(raw["settings"][name])
             return ClusterState(**raw | {"settings": Settings(**raw["settings"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LocalError(f"{self.root / 'state.json'} cannot be read: {error}") from error

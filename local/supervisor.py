@@ -50,8 +50,6 @@ _STOP_SECONDS = 8.0
 """What pods get to stop when the whole cluster goes; there is nobody to drain to."""
 _STOP_DEPENDENCIES_SECONDS = 2.0
 """What etcd, the S3 server and the controller get; nothing of theirs outlives the cluster."""
-_SERVERS = ("mlserver",)
-"""Environments that are built before the start, so that no model waits for them."""
 
 
 class Supervisor:
@@ -124,7 +122,11 @@ class Supervisor:
                     await asyncio.to_thread(environments.ensure, name, home.environments)
 
         wanted = (tools.ETCD, tools.WEED, tools.KUBECTL)
-        await asyncio.gather(*map(tool, wanted), *map(server, _SERVERS))
+        # Built before the start, so that no model waits for them; MLServer's trains the samples too.
+        servers = (
+            {"mlserver", *self._settings.runtimes} if self._settings.samples else self._settings.runtimes
+        )
+        await asyncio.gather(*map(tool, wanted), *map(server, sorted(servers)))
 
     async def _start_api_server(self, stack: AsyncExitStack) -> None:
         with step(self._progress, "Starting the API server"):
@@ -162,7 +164,7 @@ class Supervisor:
         endpoint = f"http://{LOOPBACK}:{s3_port}"
         for obj in manifests.objects(etcd_port=etcd_port, s3_port=s3_port):
             await self._client.create(resource_of(self._core, obj), obj)
-        for runtime in manifests.runtimes():
+        for runtime in manifests.runtimes(self._settings.runtimes):
             await self._client.create(resource_of(self._core, runtime), runtime)
         dependencies = [self._ready("etcd", "etcd"), self._ready("minio", "the S3 server")]
         await asyncio.gather(*dependencies, self._ready("modelmesh-controller-", "the controller"))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from local.errors import LocalError
 from local.home import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from api.meta import JSON
 
@@ -55,12 +56,26 @@ def objects(*, etcd_port: int, s3_port: int) -> Iterator[JSON]:
         yield from _documents(Template(file.read_text()).substitute(values))
 
 
-def runtimes() -> Iterator[JSON]:
-    """Yield the shipped ServingRuntimes."""
-    for file in sorted((_ROOT / "runtimes").glob("*.yaml")):
-        for runtime in _documents(file.read_text()):
-            runtime["metadata"]["namespace"] = NAMESPACE
-            yield runtime
+def runtimes(types: Collection[str]) -> Iterator[JSON]:
+    """Yield the shipped ServingRuntimes of these server types.
+
+    Raises:
+        LocalError: names the types that there are.
+    """
+    shipped = _shipped()
+    if unknown := sorted(set(types) - set(shipped)):
+        known = ", ".join(sorted(shipped))
+        raise LocalError(f"no shipped runtime for {', '.join(unknown)}; there is one for each of: {known}")
+    for server_type in types:
+        runtime = shipped[server_type]
+        runtime["metadata"]["namespace"] = NAMESPACE
+        yield runtime
+
+
+def _shipped() -> dict[str, JSON]:
+    files = sorted((_ROOT / "runtimes").glob("*.yaml"))
+    found = [runtime for file in files for runtime in _documents(file.read_text())]
+    return {runtime["spec"]["builtInAdapter"]["serverType"]: runtime for runtime in found}
 
 
 def _documents(text: str) -> Iterator[JSON]:

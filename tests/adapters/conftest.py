@@ -404,3 +404,76 @@ def mlserver(_shared_mlserver: MLServer) -> MLServer:
         _shared_mlserver.start()
     _shared_mlserver.wait_ready()
     return _shared_mlserver
+
+
+@dataclass
+class Triton:
+    """A real Triton, which may be killed and started again on its ports."""
+
+    environment: Path
+    folder: Path
+    models: Path
+    grpc_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    metrics_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the process; it is ready a second later."""
+        self.folder.mkdir(exist_ok=True, parents=True)
+        self.models.mkdir(exist_ok=True, parents=True)
+        variables = {
+            "TRITON_ADDRESS": "127.0.0.1",
+            "TRITON_GRPC_PORT": str(self.grpc_port),
+            "TRITON_HTTP_PORT": str(self.http_port),
+            "TRITON_METRICS_PORT": str(self.metrics_port),
+        }
+        command = [
+            str(self.environment / "bin" / "tritonserver"),
+            f"--model-repository={self.models}",
+            "--model-control-mode=explicit",
+            "--strict-readiness=false",
+        ]
+        with (self.folder / "log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=os.environ | variables, stdout=output, stderr=output
+            )
+
+    def kill(self) -> None:
+        """Ends the process as `kill -9` does."""
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def wait_ready(self) -> None:
+        """Waits until it serves."""
+        assert self.process
+        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
+        _wait_for_http(url, 200, self.process, self.folder / "log")
+
+
+@pytest.fixture(scope="session")
+def triton_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose `models` the shared Triton looks at."""
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.fixture(scope="session")
+def _shared_triton(triton_root: Path) -> Iterator[Triton]:
+    environment = environments.ensure("triton", Home.from_environment().environments)
+    server = Triton(environment, triton_root / "cwd", triton_root / "models" / "_triton_models")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def triton(_shared_triton: Triton) -> Triton:
+    """A real Triton that is ready; tests that kill it need not start it again."""
+    if _shared_triton.process is None:
+        _shared_triton.start()
+    _shared_triton.wait_ready()
+    return _shared_triton

@@ -15,9 +15,10 @@ from adapters.mlserver import MLServerAdapter
 
 def test_an_unknown_type_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tensorflow"]) == 1
-    assert capsys.readouterr().err == (
-        'modelmesh adapter tensorflow: unknown server type "tensorflow"; known types: mlserver\n'
-    )
+    error = capsys.readouterr().err
+    assert error.startswith('modelmesh adapter tensorflow: unknown server type "tensorflow"; known types: ')
+    assert "mlserver, " in error
+    assert error.count("\n") == 1
 
 
 def test_a_command_line_without_a_type_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +36,7 @@ def test_an_installed_package_adds_a_server_type(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(entry, "entry_points", entry_points)
     assert find_adapter("mine") is MLServerAdapter
-    assert entry.known_types() == ["mine", "mlserver"]
+    assert {"mine", "mlserver", "triton"} <= set(entry.known_types())
 
 
 def command(**variables: str) -> subprocess.CompletedProcess[str]:

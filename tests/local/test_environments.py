@@ -51,3 +51,19 @@ def test_a_failed_build_says_why_and_leaves_nothing(lock: Path, tmp_path: Path) 
 def test_an_unknown_environment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailedError, match="unknown"):
         environments.locate("unknown", tmp_path)
+
+
+def test_a_last_step_runs_in_the_new_environment_and_belongs_to_its_name(lock: Path, tmp_path: Path) -> None:
+    before = environments.locate("fake", tmp_path)
+    finish = lock.with_name("finish.py")
+    finish.write_text("import pathlib, sys; pathlib.Path(sys.prefix, 'finished').touch()")
+    environment = environments.ensure("fake", tmp_path)
+    assert environment != before
+    assert (environment / "finished").exists()
+
+
+def test_a_last_step_that_fails_fails_the_build(lock: Path, tmp_path: Path) -> None:
+    lock.with_name("finish.py").write_text("import sys; sys.exit('no stub for this Python')")
+    with pytest.raises(EnvironmentFailedError, match="no stub for this Python"):
+        environments.ensure("fake", tmp_path)
+    assert not environments.locate("fake", tmp_path).exists()

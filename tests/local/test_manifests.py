@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import local.profiles
 from local import manifests
+from local.errors import LocalError
 from local.home import NAMESPACE
 from local.profiles import Profiles
 
@@ -26,13 +29,23 @@ def test_the_secrets_lead_to_etcd_and_to_the_bucket() -> None:
     assert storage["bucket"] == "modelmesh-example-models"
 
 
-def test_the_shipped_runtimes_are_found() -> None:
-    assert "mlserver-1.x" in {runtime["metadata"]["name"] for runtime in manifests.runtimes()}
+SERVER_TYPES = ("mlserver", "triton")
+
+
+def test_the_shipped_runtimes_are_found_by_their_server_types() -> None:
+    found = list(manifests.runtimes(SERVER_TYPES))
+    assert [runtime["metadata"]["name"] for runtime in found] == ["mlserver-1.x", "triton-2.x"]
+    assert {runtime["metadata"]["namespace"] for runtime in found} == {NAMESPACE}
+
+
+def test_a_server_type_without_a_shipped_runtime_is_named() -> None:
+    with pytest.raises(LocalError, match=r"no shipped runtime for vllm; there is one for each of: mlserver"):
+        list(manifests.runtimes(["mlserver", "vllm"]))
 
 
 def test_every_container_has_a_local_profile() -> None:
     shipped = Profiles.load(Path(local.profiles.__file__).parent)
-    for obj in [*manifests.objects(etcd_port=1, s3_port=2), *manifests.runtimes()]:
+    for obj in [*manifests.objects(etcd_port=1, s3_port=2), *manifests.runtimes(SERVER_TYPES)]:
         spec = obj.get("spec", {})
         for container in spec.get("template", {}).get("spec", spec).get("containers", []):
             command = container.get("command", [""])[0]
