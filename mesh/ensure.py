@@ -1,7 +1,8 @@
 """Makes sure that a model has a copy that can serve: finds one, waits for one, or has one loaded."""
 
 import asyncio
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,6 +24,7 @@ from mesh.errors import (
 from mesh.guard import RuntimeGuard
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
+from mesh.outstanding import Outstanding
 from mesh.peer import Peers
 from mesh.placement import Candidate, Placement, Reason
 from mesh.registry import Registry
@@ -62,6 +64,7 @@ class Ensurer:
         failure_terms: copies.FailureTerms,
         metrics: PolicyMetrics,
         now: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._runtime = runtime
@@ -77,6 +80,8 @@ class Ensurer:
         self._own_id = registry.instance_id
         self._loads: dict[str, _Load] = {}
         self._known = Candidates()
+        self._monotonic = monotonic
+        self._outstanding = Outstanding()
 
     def is_here(self, model_id: str) -> bool:
         """Whether a copy is on this instance or on its way."""
@@ -106,12 +111,18 @@ class Ensurer:
         Raises ModelNotFoundError, LoadFailedError, NoCapacityError, NoHomeError, RuntimeDownError or
         RegistryUnavailableError.
         """
-        tried = set(excluded)
+        tried, second_chances = set(excluded), set(excluded)
         failed: set[str] = set()
         last: MeshError | None = None
         for _ in range(MAX_ATTEMPTS):
             record = await self._registry.find(model_id)
             choice = await self._choose(model_id, record, last_used, tried, failed)
+            if choice.reason is Reason.TRIED and second_chances:
+                # A copy there has failed, a load has not: where there is no other place, it goes there again.
+                tried -= second_chances
+                second_chances.clear()
+                size = record.size or NOTHING
+                choice = self.placement(record, size, last_used=last_used, tried=tried, failed=failed)
             target = choice.instance_id
             if choice.reason is Reason.LOADED:
                 return
@@ -133,6 +144,7 @@ class Ensurer:
                 raise
             except MeshError as error:
                 last = error
+                second_chances.discard(target)
                 await self._strike(target, error, tried, failed)
             else:
                 return
@@ -284,10 +296,10 @@ class Ensurer:
                 return predicted
         return self._guard.terms.default_size if self._guard.terms else NOTHING
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self) -> Sequence[Candidate]:
         rows = {id_: row.value for id_, row in self._registry.instances.items()}
         rows[self._own_id] = self._own_record()
-        return self._known.of(rows, self._constraints())
+        return self._outstanding.beside(self._known.of(rows, self._constraints()), self._monotonic())
 
     async def _load_there(
         self, instance_id: str, model_id: str, *, last_used: int, urgent: bool, deadline: int | None
@@ -295,6 +307,7 @@ class Ensurer:
         row = self._registry.instances.get(instance_id)
         if row is None:
             raise RuntimeDownError(f"instance {instance_id} has gone")
+        self._outstanding.add(instance_id, self._assumed_size(model_id), self._monotonic())
         await self._peers.load(
             row.value.address,
             model_id,
@@ -306,6 +319,12 @@ class Ensurer:
         if record is None or instance_id not in record.loaded:
             await self._registry.refresh(model_id)
         self._routes.flush()
+
+    def _assumed_size(self, model_id: str) -> Resources:
+        record = self._registry.peek(model_id)
+        if record and record.size is not None:
+            return record.size
+        return self._guard.terms.default_size if self._guard.terms else NOTHING
 
     def _begin(self, model_id: str, last_used: int, deadline: int | None, *, urgent: bool) -> _Load:
         load = _Load(last_used, urgent, deadline, asyncio.get_running_loop().create_future())

@@ -118,6 +118,7 @@ class MeshNode:
             failure_terms=failure_terms,
             metrics=self.metrics,
             now=now,
+            monotonic=monotonic,
         )
         self.models = Models(self.registry, self.ensurer, now=now)
         self.vmodels = VModels(

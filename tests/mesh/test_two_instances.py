@@ -1,6 +1,7 @@
 """Two instances are one cache."""
 
 import asyncio
+import math
 
 import pytest
 from grpc import StatusCode
@@ -153,3 +154,30 @@ async def test_a_load_that_was_asked_for_and_done_is_not_registered_anew(mesh: M
     assert before is not None
     assert after is not None
     assert before.mod_revision == after.mod_revision
+
+
+async def test_a_lost_copy_is_loaded_again_where_it_was_if_it_may_be_nowhere_else(mesh: Mesh) -> None:
+    mesh.constraints = TypeConstraints({"t": Requirement(required=("two",))})
+    one, two = await mesh.add("one"), await mesh.add("two", MM_LABELS="two")
+    await register(one, "m")
+    await one.bytes.request("m")
+    two.node.loader.unload("m")  # its server does not know the model any more
+    assert await one.bytes.request("m", excluded=["two"]) == Route("two", two.address)
+    assert two.runtime.loads == ["m", "m"]
+
+
+async def test_what_is_asked_for_within_moments_goes_only_where_there_is_room_for_all_of_it(
+    mesh: Mesh,
+) -> None:
+    """Records of the others do not show yet what was loaded there a moment ago."""
+    mesh.constraints = TypeConstraints({"t": Requirement(required=("other",))})
+    one = await mesh.add("one")
+    others = [await mesh.add(name, MM_LABELS="other") for name in ("two", "three")]
+    for other in others:
+        other.node.presence.due_in = lambda: math.inf  # type: ignore[method-assign]
+    names = [f"m{number}" for number in range(18)]
+    for name in names:
+        await register(one, name)
+        await one.bytes.request(name)
+    assert sorted(others[0].runtime.loaded | others[1].runtime.loaded) == sorted(names)
+    assert others[0].runtime.unloads == others[1].runtime.unloads == []
