@@ -1,6 +1,8 @@
 """Vmodels move without losing a request or a reference."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from api.proto.model_mesh_pb2 import (
     UnregisterModelRequest,
     VModelStatusInfo,
 )
+from mesh.status import StatusReporter
 from store.base import Put
 from store.memory import MemoryStore
 from store.records import VMODELS, VModelRecord
@@ -261,16 +264,39 @@ async def test_a_vmodel_of_a_model_that_is_not_registered_is_not_found(mesh: Mes
         await one.bytes.request("v", alias=True)
 
 
-async def test_the_status_of_a_move_to_a_lost_target_is_told(mesh: Mesh) -> None:
+def target_as_the_original(reporter: StatusReporter, model_id: str) -> ModelStatusInfo:
+    """Looks for failures in the target's record without asking whether there still is one."""
+    info = reporter.model(model_id)
+    record: Any = reporter._registry.peek(model_id)
+    no_copy_but_failures = record.failures and not record.instances
+    info.status = ModelStatusInfo.LOADING_FAILED if no_copy_but_failures else ModelStatusInfo.LOADING
+    return info
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [
+        pytest.param(StatusReporter._target, nullcontext(), id="ours"),
+        pytest.param(target_as_the_original, pytest.raises(AttributeError), id="original"),
+    ],
+)
+async def test_the_status_of_a_move_to_a_lost_target_is_told(
+    mesh: Mesh,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: Callable[[StatusReporter, str], ModelStatusInfo],
+    outcome: AbstractContextManager[object],
+) -> None:
     """[defect] The original may stumble over the missing record."""
     one = await mesh.add()
     await set_vmodel(one, "m1", sync=True)
     await set_vmodel(one, "bad", "FAIL_broken", sync=True)
     await one.node.registry.commit({"bad": None})
-    info = await get(one)
-    assert info.status == VModelStatusInfo.TRANSITION_FAILED
-    assert info.targetModelStatus.status == ModelStatusInfo.NOT_FOUND
-    assert info.activeModelStatus.status == ModelStatusInfo.LOADED
+    monkeypatch.setattr(StatusReporter, "_target", rule)
+    with outcome:
+        info = one.node.status.vmodel("v")
+        assert info.status == VModelStatusInfo.TRANSITION_FAILED
+        assert info.targetModelStatus.status == ModelStatusInfo.NOT_FOUND
+        assert info.activeModelStatus.status == ModelStatusInfo.LOADED
 
 
 async def test_the_expected_target_is_checked_against_the_store_itself(mesh: Mesh) -> None:
