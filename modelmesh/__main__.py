@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "controller": Subcommand("controller.main", "controller", "the Kubernetes controller"),
     "mesh": Subcommand("mesh.main", "mesh", "one mesh instance, beside one model server"),
     "adapter": Subcommand("adapters.main", "adapters", "the adapter of a model server, by its type"),
+    "puller": Subcommand("adapters.puller.main", "adapters", "the puller in front of a custom model server"),
 }
 
 

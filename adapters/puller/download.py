@@ -31,8 +31,9 @@ log = structlog.get_logger(__name__)
 _SMALL_BYTES = 256 << 10
 # One connection to a store in a cloud brings some 50 to 100 MB/s, so a larger object takes several.
 _PART_BYTES = 32 << 20
-# How often a part is begun again without having come further, and the pauses between.
+# How often a part is begun again without having come further than this, and the pauses between.
 _ATTEMPTS = 4
+_PROGRESS_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 
 
@@ -155,7 +156,7 @@ class _Downloader:
                 failure = StorageUnavailableError(
                     f"{where} ended at byte {position}, and {part.end} were announced"
                 )
-            failed = 1 if position > furthest else failed + 1
+            failed = 1 if position - furthest >= _PROGRESS_BYTES else failed + 1
             furthest = max(furthest, position)
             if failed == _ATTEMPTS:
                 raise failure

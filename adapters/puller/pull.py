@@ -8,6 +8,7 @@ import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -147,6 +148,16 @@ class Puller:
             self._storages.popitem(last=False)
         return storage
 
+    def path(self, model_id: str, path: str) -> Path:
+        """Where a model of this path in its storage is, once it is pulled."""
+        return self._folder(model_id) / _local_name(path)
+
+    def models(self) -> list[str]:
+        """Ids of the models that have files; one too long for a file name is told by the file's name."""
+        return [
+            unquote(entry.name) for entry in self._root.iterdir() if not entry.name.startswith(("_", "."))
+        ]
+
     def remove(self, model_id: str) -> None:
         """Removes a model's files; OSError where that fails. Its content may be kept for a later load."""
         folder = self._folder(model_id)
@@ -172,12 +183,16 @@ def _targets(path: str, key: ModelKey) -> list[Target]:
     """The model and its schema, under names that cannot clash."""
     if not path.strip("/"):
         raise StorageConfigError("the model has no path in its storage; set storage.path or storageUri")
-    name = _last_part(path) or "_model"
+    name = _local_name(path)
     targets = [Target(path.lstrip("/"), name)]
     if key.schema_path:
         schema = _last_part(key.schema_path)
         targets.append(Target(key.schema_path.lstrip("/"), "_schema.json" if schema == name else schema))
     return targets
+
+
+def _local_name(path: str) -> str:
+    return _last_part(path) or "_model"
 
 
 def _last_part(path: str) -> str:

@@ -68,15 +68,13 @@ class ClaimStorage:
             raise ObjectNotFoundError(f"nothing at {relative} of the PVC {self._folder.name}") from error
         if not real.is_relative_to(self._folder.resolve()):
             relative = path.relative_to(self._folder)
-            raise StorageDeniedError(
-                f"{relative} of the PVC {self._folder.name} leads out of it by a link"
-            )
+            raise StorageDeniedError(f"{relative} of the PVC {self._folder.name} leads out of it by a link")
         return real
 
     def _checked_size(self, path: Path) -> int:
         """Bytes below a path, whose links have been checked."""
         try:
-            for folder, subfolders, names in os.walk(path, onerror=_raise):
+            for folder, subfolders, names in os.walk(path, onerror=_raise) if path.is_dir() else ():
                 for name in (*subfolders, *names):
                     entry = self._folder.resolve() / folder / name
                     if entry.is_symlink():
