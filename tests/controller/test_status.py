@@ -77,6 +77,16 @@ def _update(
             SUPPORTED,
             Observation(State.LOADING, Reason.LOAD_FAILED, "first"),
         ),
+        (
+            ModelStatusInfo(status=ModelStatusInfo.LOADED, errors=["first"]),
+            SUPPORTED,
+            Observation(State.LOADED, Reason.LOAD_FAILED, "first"),
+        ),
+        (
+            ModelStatusInfo(status=ModelStatusInfo.NOT_LOADED, errors=["first"]),
+            SUPPORTED,
+            Observation(State.STANDBY, Reason.LOAD_FAILED, "first"),
+        ),
         (_failed("boom"), SUPPORTED, Observation(State.FAILED, Reason.LOAD_FAILED, "boom")),
         (
             ModelStatusInfo(status=ModelStatusInfo.LOADING_FAILED),
@@ -237,6 +247,47 @@ def test_copies_count_in_any_state_and_of_both_models() -> None:
     target = ModelStatusInfo(status=ModelStatusInfo.LOADING, modelCopyInfos=copies[:1])
     status = _update(ModelStatus(), _answer(active, target, VModelStatusInfo.TRANSITIONING))
     assert (status.failed_copies, status.total_copies) == (1, 4)
+
+
+def test_copies_of_the_active_model_alone_count_while_the_target_has_no_runtime() -> None:
+    copies = [ModelStatusInfo.ModelCopyInfo(location="p", copyStatus=ModelStatusInfo.LOADED)]
+    active = ModelStatusInfo(status=ModelStatusInfo.LOADED, modelCopyInfos=copies)
+    target = _failed(NO_HOME + "mt:x: [mt:x]", ("p", 1))
+    status = _update(ModelStatus(), _answer(active, target, VModelStatusInfo.TRANSITIONING))
+    assert (status.failed_copies, status.total_copies) == (0, 1)
+
+
+def test_a_vmodel_without_target_has_no_failure() -> None:
+    previous = ModelStatus(failure=Failure(Reason.LOAD_FAILED, "boom"))
+    assert _update(previous, VModelStatusInfo(status=VModelStatusInfo.DEFINED)).failure is None
+
+
+@pytest.mark.parametrize(
+    ("active", "failure", "expected"),
+    [
+        (State.NONE, None, False),
+        (State.FAILED, None, False),
+        (State.PENDING, None, True),
+        (State.STANDBY, None, True),
+        (State.LOADING, None, True),
+        (State.LOADED, None, True),
+        (State.LOADED, Failure(Reason.LOAD_FAILED), True),
+        (State.LOADED, Failure(Reason.NO_SUPPORTING_RUNTIME), True),
+        (State.LOADED, Failure(Reason.RUNTIME_UNHEALTHY), False),
+    ],
+)
+def test_available(active: State, failure: Failure | None, expected: bool) -> None:  # noqa: FBT001
+    assert machine.available(active, failure) is expected
+
+
+def test_what_loads_and_who_could_is_known_at_the_moment() -> None:
+    support = Support(runtimes=("a",))
+    waiting = _update(ModelStatus(), _answer(_failed(NO_HOME + "mt:x: [mt:x]")), support)
+    assert (waiting.loads, waiting.runtimes) == (False, ("a",))
+    loading = _update(waiting, _answer(LOADING), support)
+    assert (loading.loads, loading.waits_for_runtime) == (True, True)
+    lost = machine.unreachable(loading, "a", support, NOW)
+    assert (lost.loads, lost.runtimes) == (False, ("a",))
 
 
 def test_copies_of_a_model_without_runtime_do_not_count() -> None:
