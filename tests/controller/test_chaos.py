@@ -7,7 +7,6 @@ its store compacted, and users create, change and delete a thousand models.
 
 import asyncio
 import contextlib
-import os
 import random
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -33,12 +31,12 @@ from store.keys import Keyspace
 from store.records import KEYS, VMODELS
 from store.table import Table
 from tests.controller.conftest import World, ready_condition
+from tests.controller.controller_process import ControllerProcess
 from tests.store.etcd_server import etcd_server, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-CONTROLLER = [sys.executable, "-m", "modelmesh", "controller"]
 RUNTIME = [sys.executable, "-m", "tests.mesh.runtime_process"]
 MODELS = 1000
 """So many are created; all but every tenth are deleted again."""
@@ -88,60 +86,6 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-class ControllerProcess:
-    """The controller, killed and started again."""
-
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
-        self._environment = os.environ | {
-            "KUBECONFIG": str(kubeconfig),
-            "NAMESPACE": namespace,
-            "NAMESPACE_SCOPE": "true",
-        }
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self.spells = 0
-        self.at_work = False
-
-    async def work(self) -> None:
-        """Starts it, again where the API server did not answer, and returns once it reconciles."""
-        async with asyncio.timeout(90):
-            while True:
-                health = self._start()
-                while self._runs:
-                    if await _is_ready(health):
-                        self.spells += 1
-                        self.at_work = True
-                        return
-                    await asyncio.sleep(0.05)
-
-    def _start(self) -> str:
-        health = f"127.0.0.1:{free_port()}"
-        flags = [f"--health-probe-bind-address={health}", "--metrics-addr=0"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*CONTROLLER, *flags], cwd=ROOT, env=self._environment, stderr=log
-            )
-        return health
-
-    def kill(self) -> None:
-        self.at_work = False
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    @property
-    def _runs(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-
-async def _is_ready(address: str) -> bool:
-    async with httpx.AsyncClient() as client:
-        try:
-            return (await client.get(f"http://{address}/readyz")).is_success
-        except httpx.TransportError:
-            return False
-
-
 @pytest.fixture
 async def chaos(tmp_path: Path) -> AsyncIterator[Any]:
     """All of it; `world.stack` ends it in order."""
@@ -170,7 +114,9 @@ async def chaos(tmp_path: Path) -> AsyncIterator[Any]:
             connection = {"endpoints": f"http://{etcd.endpoint}"}
             await world.put_secret("model-serving-etcd", {"etcd_connection": connection})
             kubeconfig = server.kubeconfig_for("controller", "system:masters", url=url)
-            controller = ControllerProcess(kubeconfig, "chaos", tmp_path / "controller.log")
+            controller = ControllerProcess(
+                kubeconfig, "chaos", tmp_path / "controller.log", NAMESPACE_SCOPE="true"
+            )
             processes.callback(controller.kill)
             yield SimpleNamespace(
                 world=world, server=server, proxy=proxy, controller=controller, etcd=etcd, log=tmp_path

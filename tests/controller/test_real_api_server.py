@@ -16,6 +16,7 @@ from api.resource import Resource
 from controller.assembly import Sources
 from controller.runtime.testing import KubeApiServer, install_definitions
 from hack import kube_apiserver
+from tests.controller.controller_process import ControllerProcess
 
 pytestmark = pytest.mark.e2e
 
@@ -58,6 +59,8 @@ CUSTOM = {
     "grpcEndpoint": "unix:/tmp/mm/grpc.sock",
     "grpcDataEndpoint": "port:8001",
 }
+_EXPECTED_REFUSAL = "clusterservingruntimes.serving.kserve.io is forbidden"
+"""Of a controller that serves one namespace, when it looks whether it could read the cluster's."""
 WRITES = ("apply", "create", "delete", "patch", "replace")
 
 
@@ -83,8 +86,10 @@ def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApiS
 
 async def _grant(client: Any, scope: str, namespace: str, user: str) -> None:
     """Gives a user the rights of the controller's service account."""
-    for path in (ROOT / "config" / "rbac" / f"{scope}-scope").glob("*.yaml"):
+    for path in (ROOT / "config" / "rbac").glob("*/*.yaml"):
         for obj in yaml.safe_load_all(path.read_text()):
+            if path.parent.name not in {"common", f"{scope}-scope"} or obj["kind"] not in RBAC:
+                continue
             resource = RBAC[obj["kind"]]
             name = obj["metadata"]["name"]
             if resource.namespaced:
@@ -111,6 +116,7 @@ async def real(request: Any, strict_server: KubeApiServer, idle_world: Any) -> A
         await world.create_namespace(namespace)
         await _grant(admin, scope, namespace, user)
         world.controllers_client = client
+        world.controllers_kubeconfig = strict_server.kubeconfig_for(user)
         world.environment = replace(world.environment, namespace_scope=scope == "namespace")
         world.sources = Sources(cluster_runtimes=scope == "cluster", monitors=True)
         # The server refuses loopback addresses in Endpoints.
@@ -230,6 +236,28 @@ def _mounts_claims(obj: Any) -> bool:
     volumes = obj["spec"]["template"]["spec"]["volumes"]
     claims = {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
     return claims == {"claim.of-secret", "claim-of-model"}
+
+
+async def test_the_process_needs_no_more_rights_either(real: Any, tmp_path: Path) -> None:
+    world = real
+    namespace_scope = str(world.environment.namespace_scope).lower()
+    log = tmp_path / "controller.log"
+    process = ControllerProcess(
+        world.controllers_kubeconfig,
+        world.namespace,
+        log,
+        "--enable-leader-election",
+        NAMESPACE_SCOPE=namespace_scope,
+    )
+    try:
+        await process.work()
+        await world.until("Service", "modelmesh-serving", _exists)
+        await world.create_runtime()
+        await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _exists)
+        await world.until("ServiceMonitor", "modelmesh-metrics-monitor", _exists)
+    finally:
+        process.kill()
+    assert "forbidden" not in log.read_text().replace(_EXPECTED_REFUSAL, "")
 
 
 @pytest.mark.parametrize("real", ["cluster"], indirect=True)
