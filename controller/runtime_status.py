@@ -72,7 +72,7 @@ class Stage(IntEnum):
     SCALED_TO_ZERO = 7
 
 
-_REASONS = {
+REASONS = {
     Stage.INVALID: "InvalidSpec",
     Stage.REFUSED: "NotDeployed",
     Stage.FAILED: "PodsFailed",
@@ -82,6 +82,7 @@ _REASONS = {
     Stage.READY: "PodsReady",
     Stage.SCALED_TO_ZERO: "ScaledToZero",
 }
+"""The word for each stage in the condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def refusal(status: JSON, generation: int) -> str:
     if status.get("observedGeneration") != generation:
         return ""
     ready: JSON = next((c for c in status.get("conditions") or [] if c.get("type") == READY), {})
-    return str(ready.get("message", "")) if ready.get("reason") == _REASONS[Stage.REFUSED] else ""
+    return str(ready.get("message", "")) if ready.get("reason") == REASONS[Stage.REFUSED] else ""
 
 
 def cleared(before: JSON) -> JSON:
@@ -251,7 +252,7 @@ def _conditions(before: list[JSON], summary: Summary, now: datetime) -> list[JSO
     ready = {
         "type": READY,
         "status": value,
-        "reason": _REASONS[summary.stage],
+        "reason": REASONS[summary.stage],
         "message": summary.message,
         "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
     }

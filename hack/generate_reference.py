@@ -1,4 +1,4 @@
-"""Generates docs/reference/resources.md from the CRDs: every field of ours with type, values and meaning.
+"""Generates docs/reference/resources.md from the CRDs and policies: every field of ours, and every rule.
 
 Fields without a description are Kubernetes' own (containers, volumes, affinity), and documented there.
 """
@@ -38,6 +38,8 @@ def _rows(schema: dict[str, Any], path: str) -> list[str]:
             )
         if name in required:
             notes.append("Required.")
+        if "maxItems" in field:
+            notes.append(f"At most {field['maxItems']} items.")
         inner = field.get("items", field) if field.get("type") == "array" else field
         here = f"{path}{name}{'[]' if inner is not field else ''}"
         rows.append(f"| `{here}` | {_type(field)} | {' '.join(notes).replace('|', '&#124;')} |")
@@ -45,8 +47,32 @@ def _rows(schema: dict[str, Any], path: str) -> list[str]:
     return rows
 
 
-def page(definitions: list[dict[str, Any]]) -> str:
-    """Returns the page as Markdown, one section for each kind."""
+def _rules(schema: dict[str, Any]) -> list[str]:
+    """The rules of a spec as a table, where there are any."""
+    rules = schema.get("spec", {}).get("x-kubernetes-validations", ())
+    rows = [f"| `spec{rule['fieldPath']}` | {rule['message'].replace('|', '&#124;')} |" for rule in rules]
+    return (
+        ["The API server refuses what breaks a rule:\n", "| field | rule |", "|---|---|", *rows, ""]
+        if rows
+        else []
+    )
+
+
+def _policies(manifests: list[dict[str, Any]]) -> list[str]:
+    """The admission policies, each with its rules."""
+    sections = [
+        "## Admission policies\n",
+        "What only annotations tell is checked by policies (`config/admission`).\n",
+    ]
+    for manifest in manifests:
+        if manifest["kind"] == "ValidatingAdmissionPolicy":
+            messages = [f"- {rule['message']}" for rule in manifest["spec"]["validations"]]
+            sections += [f"`{manifest['metadata']['name']}` refuses with:\n", *messages, ""]
+    return sections
+
+
+def page(definitions: list[dict[str, Any]], policies: list[dict[str, Any]]) -> str:
+    """Returns the page as Markdown, one section for each kind and one for the policies."""
     sections = [HEAD]
     for definition in definitions:
         spec = definition["spec"]
@@ -66,6 +92,8 @@ def page(definitions: list[dict[str, Any]]) -> str:
         for part in ("spec", "status"):
             if rows := _rows(schema.get(part, {}), f"{part}."):
                 sections += ["| field | type | meaning |", "|---|---|---|", *rows, ""]
+        sections += _rules(schema)
+    sections += _policies(policies)
     return "\n".join(sections).rstrip() + "\n"
 
 
@@ -74,7 +102,12 @@ def main() -> None:
     files = sorted((ROOT / "config/crd").glob("serving.kserve.io_*.yaml"))
     loaded = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in files]
     target = ROOT / "docs/reference/resources.md"
-    target.write_text(page(loaded))
+    policies = [
+        manifest
+        for path in sorted((ROOT / "config/admission").glob("*.yaml"))
+        for manifest in yaml.load_all(path.read_text(), yaml.CSafeLoader)
+    ]
+    target.write_text(page(loaded, policies))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from controller.readiness import explain, notices
+from controller.readiness import ACCEPTED, explain, notices
+from controller.readiness import LOADING as LOADING_REASON
+from controller.readiness import WAITING as WAITING_REASON
+from controller.runtime_status import REASONS
 from controller.status import WAITING_FOR_POD, Failure, ModelStatus, Reason, State, Transition
 
 FRESH = ModelStatus()
@@ -48,6 +52,12 @@ def test_the_ready_condition_says_why(status: ModelStatus, reason: str, message:
     explanation = explain(status)
     assert explanation.reason == reason
     assert message in explanation.message
+
+
+def test_every_reason_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "status.md").read_text()
+    words = {*Reason, *State, *Transition, ACCEPTED, LOADING_REASON, WAITING_REASON, *REASONS.values()} - {""}
+    assert [word for word in words if f"`{word}`" not in page] == []
 
 
 @pytest.mark.parametrize(
