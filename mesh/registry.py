@@ -34,6 +34,7 @@ MAX_UNKNOWN = 10_000
 """Unknown ids remembered at a time."""
 
 log = structlog.get_logger(__name__)
+NO_MODEL = ModelRecord()
 R = TypeVar("R")
 
 
@@ -243,11 +244,14 @@ class Registry:
     def _index(
         self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
     ) -> None:
-        was, is_ = before and before.value, now and now.value
-        self._loaded += bool(is_ and is_.loaded) - bool(was and was.loaded)
-        self._failed += bool(is_ and is_.failed) - bool(was and was.failed)
-        old = before.value.instances.keys() | before.value.failed.keys() if before else set()
-        new = now.value.instances.keys() | now.value.failed.keys() if now else set()
+        was = before.value if before else NO_MODEL
+        is_ = now.value if now else NO_MODEL
+        if not (was.instances or was.failed or is_.instances or is_.failed):
+            return
+        self._loaded += bool(is_.loaded) - bool(was.loaded)
+        self._failed += bool(is_.failed) - bool(was.failed)
+        old = was.instances.keys() | was.failed.keys()
+        new = is_.instances.keys() | is_.failed.keys()
         for instance_id in old - new:
             holdings = self._holdings[instance_id]
             holdings.discard(model_id)

@@ -145,7 +145,8 @@ class EtcdStore:
             raise StoreError(
                 f"a transaction of {len(operations)} operations: at most {MAX_TXN_OPERATIONS} are possible"
             )
-        request = self._txn(compares, operations)
+        request = etcd_rpc_pb2.TxnRequest()
+        self._fill(request, compares, operations)
         response = await self._call(lambda kv, options: kv.Txn(request, **options))
         return self._txn_result(compares, response, response.header.revision)
 
@@ -153,9 +154,9 @@ class EtcdStore:
         """Applies transactions that have nothing to do with each other, nested in one."""
         if len(txns) == 1:
             return [await self.txn(*txns[0])]
-        request = etcd_rpc_pb2.TxnRequest(
-            success=[etcd_rpc_pb2.RequestOp(request_txn=self._txn(*txn)) for txn in txns]
-        )
+        request = etcd_rpc_pb2.TxnRequest()
+        for txn in txns:
+            self._fill(request.success.add().request_txn, *txn)
         response = await self._call(lambda kv, options: kv.Txn(request, **options))
         return [
             self._txn_result(txn.compares, answer.response_txn, response.header.revision)
@@ -322,17 +323,29 @@ class EtcdStore:
         if self._current == failed:
             self._current = (failed + 1) % len(self._endpoints)
 
-    def _txn(
-        self, compares: Sequence[Compare], operations: Sequence[Put | Delete]
-    ) -> etcd_rpc_pb2.TxnRequest:
-        return etcd_rpc_pb2.TxnRequest(
-            compare=[self._compare(compare) for compare in compares],
-            success=[self._operation(operation) for operation in operations],
-            failure=[
-                etcd_rpc_pb2.RequestOp(request_range=etcd_rpc_pb2.RangeRequest(key=self._key(compare.key)))
-                for compare in compares
-            ],
-        )
+    def _fill(
+        self,
+        request: etcd_rpc_pb2.TxnRequest,
+        compares: Sequence[Compare],
+        operations: Sequence[Put | Delete],
+    ) -> None:
+        """Writes a transaction in place: messages that are made first and put together later are copied."""
+        for compare in compares:
+            key = self._key(compare.key)
+            wanted = request.compare.add()
+            wanted.key = key
+            wanted.target = etcd_rpc_pb2.Compare.MOD
+            wanted.mod_revision = compare.mod_revision  # EQUAL is the default
+            request.failure.add().request_range.key = key
+        for operation in operations:
+            wanted_operation = request.success.add()
+            if isinstance(operation, Delete):
+                wanted_operation.request_delete_range.key = self._key(operation.key)
+                continue
+            put = wanted_operation.request_put
+            put.key = self._key(operation.key)
+            put.value = operation.value
+            put.lease = operation.lease
 
     def _txn_result(
         self, compares: Sequence[Compare], response: etcd_rpc_pb2.TxnResponse, revision: int
@@ -358,25 +371,6 @@ class EtcdStore:
 
     def _text(self, key: bytes) -> str:
         return key.decode(errors="replace")[len(self._root) :]
-
-    def _compare(self, compare: Compare) -> etcd_rpc_pb2.Compare:
-        return etcd_rpc_pb2.Compare(
-            key=self._key(compare.key),
-            target=etcd_rpc_pb2.Compare.MOD,
-            result=etcd_rpc_pb2.Compare.EQUAL,
-            mod_revision=compare.mod_revision,
-        )
-
-    def _operation(self, operation: Put | Delete) -> etcd_rpc_pb2.RequestOp:
-        if isinstance(operation, Delete):
-            return etcd_rpc_pb2.RequestOp(
-                request_delete_range=etcd_rpc_pb2.DeleteRangeRequest(key=self._key(operation.key))
-            )
-        return etcd_rpc_pb2.RequestOp(
-            request_put=etcd_rpc_pb2.PutRequest(
-                key=self._key(operation.key), value=operation.value, lease=operation.lease
-            )
-        )
 
 
 def _prefix_end(prefix: bytes) -> bytes:

@@ -190,6 +190,8 @@ class RecordCodec(Generic[R]):
         """Reads a record. Raises CorruptRecordError."""
         try:
             record = self._decoder.decode(raw)
+            if self._encoder.encode(record) == raw:
+                return record, None  # it is all there is: the quickest way to see that nothing is unknown
             members = self._members.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CorruptRecordError(str(error)) from error
