@@ -22,9 +22,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kube_server: asks for that fixture while it runs")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Builds the server before the first test, whose time limit is not for that."""
-    if any("kube_server" in getattr(item, "fixturenames", ()) for item in session.items):
+    if any(
+        "kube_server" in getattr(item, "fixturenames", ()) or item.get_closest_marker("kube_server")
+        for item in session.items
+    ):
         kube_apiserver.binaries()
 
 

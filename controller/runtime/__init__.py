@@ -9,8 +9,9 @@ An operator is a few reconcilers, registered with a manager:
 
 The parts, each a module that can be used by itself: `client` (the protocol; `http_client` for a real API
 server, `apiserver` for one in memory), `errors`, `reflector` (list and watch), `informer` and `cache` (typed,
-indexed copies), `queue` and `backoff`, `controller`, `predicate`, `manager`, `apply` (write only
-differences), `events`. Types are subclasses of `api.meta.KubeObject`.
+indexed copies), `queue` and `backoff`, `controller`, `predicate`, `manager`, `leader` and `fence`
+(one of several acts), `apply` (write only differences), `retry`, `finalizers`, `events`, `testing` (a real
+API server). Types are subclasses of `api.meta.KubeObject`.
 
 Nothing here knows what an operator is for.
 """
@@ -20,6 +21,7 @@ from controller.runtime.cache import Cache
 from controller.runtime.client import Client, ListPage, PatchKind, WatchEvent
 from controller.runtime.controller import Controller, controller_of, request_for
 from controller.runtime.events import EventRecorder
+from controller.runtime.finalizers import add_finalizer, remove_finalizer
 from controller.runtime.http_client import HttpClient, load_client
 from controller.runtime.informer import Informer, Lister, Scope
 from controller.runtime.leader import LeadershipLostError, LeaseLock
@@ -47,8 +49,10 @@ __all__ = [
     "Scope",
     "WatchEvent",
     "WorkQueue",
+    "add_finalizer",
     "controller_of",
     "ensure",
     "load_client",
+    "remove_finalizer",
     "request_for",
 ]

@@ -1,8 +1,8 @@
 """Events: what `kubectl describe` shows under an object and `kubectl get events` lists.
 
 The same event again (same object, type, reason and message) raises the count of the first instead of making
-another object. Events are news, not state: one that cannot be written is logged, and never fails a
-reconcile.
+another object; many that differ in their message alone become one, and floods are cut (`similar_events`).
+Events are news, not state: one that cannot be written is logged, and never fails a reconcile.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 
 from api.core import EVENT
 from controller.runtime.errors import ClientError, NotFound
+from controller.runtime.similar_events import SimilarEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ _REMEMBERED = 4096
 """Events whose count can still be raised; client-go remembers as many."""
 _MAX_MESSAGE = 1024
 """Characters; the API server refuses longer messages."""
+_COMBINED = "(combined from similar events): "
 _MAX_NAME = 253
 """Characters of an object's name."""
 
@@ -66,6 +68,7 @@ class EventRecorder:
         self._now = now
         self._instance = socket.gethostname()
         self._seen: OrderedDict[_Key, tuple[str, int]] = OrderedDict()  # name and count of the event
+        self._similar = SimilarEvents()
         self._last = 0
 
     async def event(self, obj: KubeObject, type: EventKind, reason: str, message: str) -> None:  # noqa: A002
@@ -80,9 +83,16 @@ class EventRecorder:
         meta = obj.metadata
         message = message[:_MAX_MESSAGE]
         key = _Key(meta.uid, meta.namespace, obj.kind, meta.name, type, reason, message)
+        seconds = self._now().timestamp()
+        if not self._similar.allowed(key[:4], seconds):
+            _log.debug("too many events about one object; dropping this one", reason=reason, name=meta.name)
+            return
+        if self._similar.combined(key._replace(message=""), message, seconds):
+            key = key._replace(message=_COMBINED)
+            message = (_COMBINED + message)[:_MAX_MESSAGE]
         try:
-            if not await self._count(key):
-                await self._create(key, obj)
+            if not await self._count(key, message):
+                await self._create(key, obj, message)
         except ClientError as error:
             _log.warning(
                 "cannot write event",
@@ -94,12 +104,16 @@ class EventRecorder:
                 error=str(error),
             )
 
-    async def _count(self, key: _Key) -> bool:
+    async def _count(self, key: _Key, message: str) -> bool:
         """Raise the count of an earlier event; False when there is none, or it has expired."""
         if key not in self._seen:
             return False
         name, count = self._seen.pop(key)
-        patch: JSON = {"count": count + 1, "lastTimestamp": _timestamp(self._now())}
+        patch: JSON = {
+            "count": count + 1,
+            "lastTimestamp": _timestamp(self._now()),
+            "message": message,
+        }
         try:
             await self._client.patch(EVENT, name, _namespace(key), patch)
         except NotFound:
@@ -107,7 +121,7 @@ class EventRecorder:
         self._seen[key] = (name, count + 1)
         return True
 
-    async def _create(self, key: _Key, obj: KubeObject) -> None:
+    async def _create(self, key: _Key, obj: KubeObject, message: str) -> None:
         now = self._now()
         # Distinct even when the clock stands still: the name must be.
         self._last = max(self._last + 1, int(now.timestamp() * 1_000_000_000))
@@ -130,7 +144,7 @@ class EventRecorder:
                 },
                 "type": key.type,
                 "reason": key.reason,
-                "message": key.message,
+                "message": message,
                 "count": 1,
                 "firstTimestamp": timestamp,
                 "lastTimestamp": timestamp,

@@ -61,7 +61,17 @@ def _prepare_secret(secret: JSON) -> None:
         secret.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
 
 
-def _check_secret(secret: JSON, _old: JSON | None) -> Iterator[Cause]:
+def _check_immutable(obj: JSON, old: JSON | None) -> Iterator[Cause]:
+    if not old or not old.get("immutable"):
+        return
+    message = "Forbidden: field is immutable when `immutable` is set"
+    for field in ("immutable", "data", "binaryData"):
+        if (obj.get(field) or {}) != (old.get(field) or {}):
+            yield Cause(field, "FieldValueForbidden", message)
+
+
+def _check_secret(secret: JSON, old: JSON | None) -> Iterator[Cause]:
+    yield from _check_immutable(secret, old)
     for key, value in (secret.get("data") or {}).items():
         try:
             base64.b64decode(value, validate=True)
@@ -174,6 +184,7 @@ BUILTINS: Final = (
         resource=CONFIG_MAP,
         short_names=("cm",),
         columns=printers.CONFIG_MAP,
+        check=_check_immutable,
     ),
     ServedKind(
         resource=SECRET,

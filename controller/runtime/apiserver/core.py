@@ -105,6 +105,10 @@ class Core:
         """End all watches, so that a server in front of it can stop."""
         self._store.close_subscriptions()
 
+    def forget_history(self) -> None:
+        """Answer watches and continue tokens from before now with Gone, as after a compaction of etcd."""
+        self._store.forget_history()
+
     # Reading
 
     def get(self, kind: ServedKind, name: str, namespace: str = "", *, subresource: str = "") -> Snapshot:
@@ -178,6 +182,7 @@ class Core:
         elif kind.custom and not meta.get("resourceVersion"):
             cause = required("metadata.resourceVersion", "must be specified for an update")
             raise decoding.refusal(kind, meta.get("name", ""), [cause])
+        requests.check_preconditions(kind, old, meta.get("uid") or "", "")
         return self._update(kind, old, new, subresource, options or WriteOptions())
 
     def patch(

@@ -116,16 +116,24 @@ def check(obj: JSON, old: JSON | None) -> Iterator[Cause]:
     elif len(name) > _MAX_NAME or not _SUBDOMAIN.fullmatch(name):
         yield invalid("metadata.name", name, _SUBDOMAIN_RULE)
     yield from _check_labels(metadata.get("labels") or {})
-    for index, owner in enumerate(metadata.get("ownerReferences") or ()):
-        for field in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(field):
-                yield required(f"metadata.ownerReferences[{index}].{field}", f"{field} must not be empty")
+    yield from _check_owners(metadata.get("ownerReferences") or [])
     if old and old["metadata"].get("deletionTimestamp"):
         added = set(metadata.get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
         if added:
             rule = "no new finalizers can be added if the object is being deleted"
             message = f"Forbidden: {rule}, found new finalizers {sorted(added)}"
             yield Cause("metadata.finalizers", "FieldValueForbidden", message)
+
+
+def _check_owners(owners: list[JSON]) -> Iterator[Cause]:
+    for owner in owners:
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if not owner.get(field):
+                yield invalid(f"metadata.ownerReferences.{field}", "", "must not be empty")
+    controllers = [str(owner.get("name")) for owner in owners if owner.get("controller")]
+    if len(controllers) > 1:
+        rule = 'Only one reference can have Controller set to true. Found "true" in references for '
+        yield invalid("metadata.ownerReferences", owners, rule + " and ".join(controllers[:2]))
 
 
 def _check_labels(labels: JSON) -> Iterator[Cause]:

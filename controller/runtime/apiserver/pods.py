@@ -6,17 +6,38 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.runtime.apiserver.schema import Cause, duplicate, invalid, required, unsupported
+from controller.runtime.apiserver.values import copy_json, get_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from controller.runtime.client import JSON
+JSON = dict[str, Any]
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_RULE: Final = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
     "and end with an alphanumeric character"
 )
+_POD_DEFAULTS: Final[JSON] = {
+    "dnsPolicy": "ClusterFirst",
+    "restartPolicy": "Always",
+    "schedulerName": "default-scheduler",
+    "securityContext": {},
+    "terminationGracePeriodSeconds": 30,
+}
+_CONTAINER_DEFAULTS: Final[JSON] = {
+    "resources": {},
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+}
+_PROBE_DEFAULTS: Final[JSON] = {
+    "failureThreshold": 3,
+    "periodSeconds": 10,
+    "successThreshold": 1,
+    "timeoutSeconds": 1,
+}
+_FILE_MODES: Final = {"configMap", "downwardAPI", "projected", "secret"}
+"""Volumes whose files get a mode."""
 _RESTART_POLICIES: Final = ["Always", "OnFailure", "Never"]
 
 
@@ -24,12 +45,35 @@ def prepare(spec: JSON | None) -> None:
     """Fill in, in place, the defaults that clients read back."""
     if not isinstance(spec, dict):
         return
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    spec.setdefault("dnsPolicy", "ClusterFirst")
+    _fill(spec, _POD_DEFAULTS)
     for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
-        for port in container.get("ports") or ():
-            port.setdefault("protocol", "TCP")
+        _prepare_container(container)
+    for volume in spec.get("volumes") or ():
+        for source in _FILE_MODES & volume.keys():
+            _fill(volume[source], {"defaultMode": 420})
+
+
+def _prepare_container(container: JSON) -> None:
+    _fill(container, _CONTAINER_DEFAULTS)
+    image = str(container.get("image", ""))
+    latest = ":" not in image.rpartition("/")[2] or image.endswith(":latest")
+    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
+    for port in container.get("ports") or ():
+        _fill(port, {"protocol": "TCP"})
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        probe = container.get(name)
+        _fill(probe, _PROBE_DEFAULTS)
+        _fill(get_path(probe, "httpGet"), {"scheme": "HTTP"})
+    for name in ("postStart", "preStop"):
+        _fill(get_path(container, "lifecycle", name, "httpGet"), {"scheme": "HTTP"})
+    for variable in container.get("env") or ():
+        _fill(get_path(variable, "valueFrom", "fieldRef"), {"apiVersion": "v1"})
+
+
+def _fill(obj: Any, defaults: JSON) -> None:
+    if isinstance(obj, dict):
+        for key, value in defaults.items():
+            obj.setdefault(key, copy_json(value))
 
 
 def check(spec: JSON | None, path: str) -> Iterator[Cause]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from controller.runtime.apiserver.decoding import refusal
+from controller.runtime.apiserver.schema import invalid
 from controller.runtime.apiserver.values import copy_json
 from controller.runtime.errors import BadRequest, Conflict
 
@@ -50,7 +52,8 @@ def check_identity(kind: ServedKind, old: JSON, new: JSON) -> None:
 
     Raises:
         BadRequest: it has another name.
-        Conflict: it is of another incarnation or an earlier version.
+        Conflict: it is of an earlier version.
+        Invalid: it has another uid.
     """
     was, meta = old["metadata"], new["metadata"]
     name = was["name"]
@@ -58,7 +61,9 @@ def check_identity(kind: ServedKind, old: JSON, new: JSON) -> None:
         raise BadRequest(
             f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
         )
-    check_preconditions(kind, old, meta.get("uid") or "", meta.get("resourceVersion") or "")
+    check_preconditions(kind, old, "", meta.get("resourceVersion") or "")
+    if (meta.get("uid") or was["uid"]) != was["uid"]:
+        raise refusal(kind, name, [invalid("metadata.uid", meta["uid"], "field is immutable")])
 
 
 def check_preconditions(kind: ServedKind, old: JSON, uid: str, resource_version: str) -> None:

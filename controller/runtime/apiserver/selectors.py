@@ -1,7 +1,8 @@
 """Label and field selectors, in the text form of the Kubernetes API.
 
 A selector becomes one predicate over an object. Labels know equality and sets (`a=b`, `a!=b`, `a in (x,y)`,
-`a notin (x)`, `a`, `!a`); fields know equality only, and only the paths a kind declares.
+`a notin (x)`, `a`, `!a`) and numbers (`a>1`, `a<9`); fields know equality only, and only the paths that a
+kind declares.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _REQUIREMENT = re.compile(
     r"""\s*(?:
         (?P<absent>!)\s*(?P<absent_key>[\w./-]+)
       | (?P<set_key>[\w./-]+)\s+(?P<set_op>in|notin)\s*\((?P<values>[^)]*)\)
+      | (?P<number_key>[\w./-]+)\s*(?P<than>[<>])\s*(?P<number>-?\d+)
       | (?P<key>[\w./-]+)\s*(?:(?P<op>==|=|!=)\s*(?P<value>[\w.-]*))?
     )\s*(?:,|$)""",
     re.VERBOSE,
@@ -59,12 +61,19 @@ def _requirement(match: re.Match[str]) -> tuple[str, Callable[[str | None], bool
         if match["set_op"] == "in":
             return match["set_key"], lambda value: value in wanted
         return match["set_key"], lambda value: value not in wanted
-    if match["op"] is None:
-        return match["key"], lambda value: value is not None
+    if match["number_key"]:
+        bound, sign = int(match["number"]), 1 if match["than"] == ">" else -1
+        return match["number_key"], lambda value: sign * (_integer(value, bound) - bound) > 0
     expected = match["value"]
-    if match["op"] == "!=":
-        return match["key"], lambda value: value != expected
-    return match["key"], lambda value: value == expected
+    tests: dict[str | None, Callable[[str | None], bool]] = {
+        None: lambda value: value is not None,
+        "!=": lambda value: value != expected,
+    }
+    return match["key"], tests.get(match["op"], lambda value: value == expected)
+
+
+def _integer(value: str | None, otherwise: int) -> int:
+    return int(value) if value is not None and re.fullmatch(r"-?\d+", value) else otherwise
 
 
 def fields(selector: str, supported: Collection[str]) -> Predicate:

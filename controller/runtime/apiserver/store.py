@@ -154,6 +154,11 @@ class Store:
         for subscription in self._subscriptions[table]:
             subscription.push(change)
 
+    def forget_history(self) -> None:
+        """Forget all changes: a watch from before now is Gone."""
+        self._changes.clear()
+        self._first = self.version
+
     def check_version(self, table: Table, version: int) -> None:
         """Raise Gone when changes after `version` are no longer known, or it is of another server's life."""
         changes = self._changes[table]

@@ -131,7 +131,7 @@ def _walk(place: Place, value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def merge(place: Place, live: Any, applied: Any) -> Any:
-    """Return `live` with the fields of `applied` set; entries of keyed lists merge, in the order applied."""
+    """Return `live` with the fields of `applied` set; entries of keyed lists merge (`_interleave`)."""
     if isinstance(applied, dict) and isinstance(live, dict) and not place.atomic_map():
         result = dict(live)
         for key, item in applied.items():
@@ -143,9 +143,31 @@ def merge(place: Place, live: Any, applied: Any) -> Any:
             entries = dict(zip(present, live, strict=True))
             for identity, entry in zip(wanted, applied, strict=True):
                 entries[identity] = merge(place.entry(), entries.get(identity), entry)
-            order = [*dict.fromkeys(wanted), *(identity for identity in present if identity not in wanted)]
-            return [entries[identity] for identity in order]
+            return [entries[identity] for identity in _interleave(present, list(dict.fromkeys(wanted)))]
     return applied
+
+
+def _interleave(present: list[str], wanted: list[str]) -> list[str]:
+    """Return the order of a merged list: what is only present stays where it is, the rest is as applied.
+
+    The rule of kube-apiserver's structured-merge-diff.
+    """
+    order: list[str] = []
+    shared = [identity for identity in wanted if identity in present]
+    left, right = list(present), list(wanted)
+    while left or right:
+        if left and left[0] not in wanted:
+            order.append(left.pop(0))
+        elif left and right and left[0] == right[0]:
+            order.append(right.pop(0))
+            left.pop(0)
+            shared = [identity for identity in shared if identity != order[-1]]
+        elif left and (not shared or shared[0] != left[0]):
+            left.pop(0)
+        else:
+            order.append(right.pop(0))
+            shared = [identity for identity in shared if identity != order[-1]]
+    return order
 
 
 def without(place: Place, value: Any, gone: set[Path], path: Path = ()) -> Any:

@@ -67,6 +67,13 @@ class KubeApiServer:
         """Where it answers."""
         return f"https://127.0.0.1:{self.port}"
 
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The administrator's TLS settings, for requests by other means than a client of ours."""
+        context = ssl.create_default_context(cafile=str(self._authority.certificate))
+        context.load_cert_chain(*self._admin)
+        return context
+
     async def start(self) -> None:
         """Start both programs and return when requests are served.
 
@@ -128,12 +135,10 @@ class KubeApiServer:
         return False
 
     async def _server_ready(self) -> bool:
-        context = ssl.create_default_context(cafile=str(self._authority.certificate))
-        context.load_cert_chain(*self._admin)
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with (
                 aiohttp.ClientSession(timeout=_REQUEST) as session,
-                session.get(f"{self.url}/readyz", ssl=context) as response,
+                session.get(f"{self.url}/readyz", ssl=self.tls) as response,
             ):
                 return response.ok
         return False

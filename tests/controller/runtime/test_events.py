@@ -9,6 +9,7 @@ from api.core import CONFIG_MAP, EVENT, ConfigMap, Namespace
 from controller.runtime import EventRecorder
 from controller.runtime.apiserver import Core, MemoryClient
 from controller.runtime.errors import Forbidden
+from controller.runtime.similar_events import BURST, MESSAGES, REFILL
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -109,3 +110,42 @@ async def test_a_refused_event_does_not_disturb_the_caller(
     await EventRecorder(client, "tests").event(obj, "Normal", "Said", "hello")
     monkeypatch.undo()
     assert await events(client) == []
+
+
+async def test_many_messages_of_one_reason_become_one_event(client: MemoryClient) -> None:
+    recorder = EventRecorder(client, "tests", now=Now())
+    obj = await config_map(client)
+    for number in range(MESSAGES + 5):
+        await recorder.event(obj, "Warning", "Broken", f"It broke {number} times.")
+    await recorder.event(obj, "Warning", "Other", "Something else.")
+    found = {event["message"]: event["count"] for event in await events(client)}
+    assert len(found) == MESSAGES + 2
+    assert found["(combined from similar events): It broke 14 times."] == 5
+    assert found["Something else."] == 1
+
+
+async def test_messages_long_ago_are_not_combined_with(client: MemoryClient) -> None:
+    now = Now()
+    recorder = EventRecorder(client, "tests", now=now)
+    obj = await config_map(client)
+    for number in range(MESSAGES + 5):
+        await recorder.event(obj, "Warning", "Broken", f"It broke {number} times.")
+        now.value += dt.timedelta(seconds=601)
+    assert not any("combined" in event["message"] for event in await events(client))
+
+
+async def test_a_flood_about_one_object_is_cut_and_others_are_heard(client: MemoryClient) -> None:
+    now = Now()
+    recorder = EventRecorder(client, "tests", now=now)
+    obj = await config_map(client)
+    for _ in range(100):
+        await recorder.event(obj, "Warning", "Broken", "It broke.")
+    (event,) = await events(client)
+    assert event["count"] == BURST
+    other = Namespace.parse({"metadata": {"name": "ns"}})
+    await recorder.event(other, "Normal", "Said", "hello")
+    assert len(await events(client, "default")) == 1
+    now.value += dt.timedelta(seconds=REFILL)
+    await recorder.event(obj, "Warning", "Broken", "It broke.")
+    (event,) = await events(client)
+    assert event["count"] == BURST + 1

@@ -225,7 +225,7 @@ class TestUpdate:
 
     async def test_identity_cannot_be_changed(self, client: MemoryClient) -> None:
         made = await client.create(CONFIG_MAP, _config("a"))
-        with pytest.raises(Conflict, match="UID in precondition"):
+        with pytest.raises(Invalid, match="field is immutable"):
             await client.patch(CONFIG_MAP, "a", "ns", {"metadata": {"uid": "other"}})
         with pytest.raises(BadRequest, match="does not match the name on the URL"):
             await client.patch(CONFIG_MAP, "a", "ns", {"metadata": {"name": "b"}})
