@@ -4,12 +4,17 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from api import crd
 from api.core import CRD
+from api.v1alpha1 import ServingRuntime, ServingRuntimeSpec
 from controller.runtime.apiserver import Core, MemoryClient
 from controller.runtime.errors import Invalid
+from controller.runtime_validation import spec_problems
 from local import manifests
-from local.admission import Admission
+from local.admission import Admission, _broken_rules
 from tests.controller import rule_cases
 from tests.controller.conftest import RESOURCES
 from tests.controller.rule_cases import Case
@@ -129,3 +134,52 @@ async def test_a_rule_that_local_mode_does_not_know_is_left_out(core: Core, clie
         await client.patch(things, "t", "", {"spec": {"a": "y"}})
     with pytest.raises(Invalid, match="evaluation error"):
         await client.patch(things, "t", "", {"spec": {"a": None}})
+
+
+_NAMES = st.sampled_from(
+    ["mlserver", "mm", "mm-x", "puller", "mlserver-adapter", "own", "grpc", "models-dir", "tc-config"]
+)
+_ENDPOINTS = st.one_of(
+    st.sampled_from(["", "port:8085", "port:0", "port:99999", "unix:/a", "unix:", "unix:///", "/a/b", "/"]),
+    st.text(alphabet="portunix:/0123456789.\n ", max_size=12),
+)
+_PORTS = st.fixed_dictionaries(
+    {"containerPort": st.integers(8079, 8091) | st.integers(11879, 11901)}, optional={"name": _NAMES}
+)
+_MOUNTS = st.fixed_dictionaries({"name": _NAMES, "mountPath": st.just("/m")})
+_VOLUMES = st.fixed_dictionaries({"name": _NAMES})
+_CONTAINERS = st.fixed_dictionaries(
+    {"name": _NAMES},
+    optional={
+        "ports": st.lists(_PORTS, max_size=2, unique_by=lambda port: port["containerPort"]),
+        "volumeMounts": st.lists(
+            st.fixed_dictionaries({"name": _NAMES, "mountPath": st.just("/m")}), max_size=1
+        ),
+        "readinessProbe": st.just({}),
+        "lifecycle": st.just({}),
+    },
+)
+_SPECS = st.fixed_dictionaries(
+    {"containers": st.lists(_CONTAINERS, max_size=3, unique_by=lambda container: container["name"])},
+    optional={
+        "multiModel": st.booleans(),
+        "disabled": st.booleans(),
+        "grpcEndpoint": _ENDPOINTS,
+        "grpcDataEndpoint": _ENDPOINTS,
+        "storageHelper": st.fixed_dictionaries({}, optional={"disabled": st.booleans()}),
+        "builtInAdapter": st.fixed_dictionaries({}, optional={"serverType": _NAMES}),
+        "volumes": st.lists(
+            st.fixed_dictionaries({"name": _NAMES}), max_size=2, unique_by=lambda v: v["name"]
+        ),
+    },
+)
+
+
+_SCHEMA = crd.schema(ServingRuntime)["properties"]["spec"]
+
+
+@given(spec=_SPECS)
+def test_cel_and_the_controller_agree_on_any_runtime(spec: dict[str, Any]) -> None:
+    told = [cause.message for cause in _broken_rules(_SCHEMA, spec, None, "spec")]
+    found = spec_problems(ServingRuntimeSpec.parse(spec))
+    assert told == [f"Invalid value: {problem.message}" for problem in found]
