@@ -43,6 +43,10 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 	@for crate in $(CRATES); do $(CARGO) test --locked --manifest-path $$crate; done
 	$(RUN) pytest -q
 
+.PHONY: test-torchserve
+test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads gigabytes; needs Java 17)
+	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py
+
 .PHONY: bench
 bench: bench-local bench-mesh bench-controller ## Run every benchmark; tables on standard output, figures in bench/results
 

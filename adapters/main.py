@@ -25,6 +25,8 @@ ENTRY_POINT_GROUP = "modelmesh.adapters"
 # Imported only when asked for, so that a server's adapter costs no memory beside another.
 _BUILT_IN = {
     "mlserver": "adapters.mlserver:MLServerAdapter",
+    "ovms": "adapters.ovms:OpenVINOAdapter",
+    "torchserve": "adapters.torchserve:TorchServeAdapter",
     "triton": "adapters.triton:TritonAdapter",
 }
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
             os.environ,
             size_multiplier=adapter_type.size_multiplier,
             server_port=adapter_type.default_port,
+            data_port=adapter_type.default_data_port,
         )
         asyncio.run(_run(adapter_type, settings))
     except ConfigurationError as error:

@@ -5,8 +5,9 @@ purges before READY, follows the model server through restarts, and turns failur
 """
 
 from adapters.sdk.adapter import V2_METHODS, Model, ServerAdapter
+from adapters.sdk.grpc_server import GrpcServer
 from adapters.sdk.serve import serve
 from adapters.sdk.settings import Settings
 from adapters.sdk.v2_server import V2Server
 
-__all__ = ["V2_METHODS", "Model", "ServerAdapter", "Settings", "V2Server", "serve"]
+__all__ = ["V2_METHODS", "GrpcServer", "Model", "ServerAdapter", "Settings", "V2Server", "serve"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from adapters.sdk.settings import Settings
@@ -50,6 +50,10 @@ class ServerAdapter(ABC):
     """Default estimate of a model's bytes in memory per byte on disk."""
     default_port: ClassVar[int] = 8001
     """Default management port of the server."""
+    default_data_port: ClassVar[int | None] = None
+    """Default inference port of the server, where it is another one."""
+    measures_later: ClassVar[bool] = False
+    """Whether `measured_size` takes seconds: then it is asked for by modelSize, after the load."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -58,6 +62,18 @@ class ServerAdapter(ABC):
     def folder(self) -> Path:
         """Where the server finds its models; one entry a model."""
         return self.settings.root / self.folder_name
+
+    @property
+    def kept(self) -> Collection[Path]:
+        """Files in the server's folder or in the root that a purge leaves in place."""
+        return ()
+
+    def prepare(self) -> None:  # noqa: B027 - most servers need nothing
+        """Makes what the server needs to start; called once, before all else.
+
+        Raises:
+            OSError: it cannot be made.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most servers have nothing to close
         """Lets go of the server's connection."""

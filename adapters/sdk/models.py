@@ -71,7 +71,7 @@ class Models:
         return not self._sizes and not self._given_up()
 
     async def load(self, request: LoadRequest) -> int:
-        """Loads a model and returns its size in bytes, measured or estimated.
+        """Loads a model and returns its size in bytes, measured or estimated; 0 asks to call `size`.
 
         Raises:
             LoadAbandonedError: an unload overtook it.
@@ -117,7 +117,12 @@ class Models:
         """
         if model_id not in self._sizes:
             raise ModelNotLoadedError(f"model {model_id} is not loaded")
-        return self._sizes[model_id]
+        if self._adapter.measures_later:
+            with contextlib.suppress(AdapterError):
+                measured = await self._adapter.measured_size(model_id)
+                if measured and model_id in self._sizes:
+                    self._sizes[model_id] = measured
+        return self._sizes.get(model_id, 0)
 
     async def end_loads(self) -> None:
         """Ends all loads that are under way and waits until each has cleaned up."""
@@ -152,7 +157,7 @@ class Models:
             self._sizes[request.id] = size
             seconds = round(asyncio.get_running_loop().time() - started, 3)
             log.info("loaded model", model=request.id, type=model.type, bytes=size, seconds=seconds)
-            return size
+            return 0 if self._adapter.measures_later else size
 
     async def _fetch(self, request: LoadRequest) -> Model:
         key, path = ModelKey.parse(request.key), Path(request.path)
@@ -174,7 +179,8 @@ class Models:
             try:
                 await asyncio.to_thread(self._lay_out, model)
                 await self._have_loaded(model)
-                measured = await self._adapter.measured_size(model.id)
+                later = self._adapter.measures_later
+                measured = None if later else await self._adapter.measured_size(model.id)
             except ServerUnreachableError as error:
                 await self.server.report_unreachable(epoch, self._patience_s)
                 if attempt == _ATTEMPTS:
@@ -234,9 +240,10 @@ class Models:
 
     def _purge_files(self, waiting: set[str]) -> None:
         self._adapter.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        clear_folder(self._adapter.folder, keep={folder_name(model_id) for model_id in waiting})
+        kept = {path.name for path in self._adapter.kept}
+        clear_folder(self._adapter.folder, keep=kept | {folder_name(model_id) for model_id in waiting})
         if self._puller:
-            self._puller.purge(waiting)
+            self._puller.purge(waiting | kept)
 
     def _folder(self, model_id: str) -> Path:
         return self._adapter.folder / folder_name(model_id)

@@ -38,6 +38,7 @@ async def serve(adapter: ServerAdapter, settings: Settings, stop: asyncio.Event 
         loop.add_signal_handler(number, stop.set)
     try:
         adapter.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        adapter.prepare()
     except OSError as error:
         raise ConfigurationError(f"ROOT_MODEL_DIR cannot be used: {error}") from error
     puller = Puller(settings.puller) if settings.embedded_puller else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ class Settings:
 
     `capacity` is what models may use: the memory that the server's container requested, less a reserve for
     the server itself. `per_model_concurrency` 0 sets no limit. `root` is the folder shared with the model
-    server.
+    server. `environment` is all variables, for those that one adapter alone has.
     """
 
     bind_address: str
@@ -42,12 +42,18 @@ class Settings:
     root: Path
     puller: PullerSettings
     embedded_puller: bool
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_environment(
-        cls, environment: Mapping[str, str], *, size_multiplier: float, server_port: int
+        cls,
+        environment: Mapping[str, str],
+        *,
+        size_multiplier: float,
+        server_port: int,
+        data_port: int | None = None,
     ) -> Settings:
-        """Reads and checks all variables; the two arguments are the defaults that differ between servers.
+        """Reads and checks all variables; the other arguments are the defaults that differ between servers.
 
         Raises:
             ConfigurationError: names every variable that is wrong and what it must be.
@@ -69,7 +75,7 @@ class Settings:
             bind_address=environment.get("MODELMESH_BIND_ADDRESS") or "127.0.0.1",
             port=read.number("ADAPTER_PORT", 8085, least=1, most=_LARGEST_PORT),
             server_port=runtime_port,
-            data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{runtime_port}",
+            data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{data_port or runtime_port}",
             capacity=memory - reserve,
             loading_concurrency=read.number("LOADING_CONCURRENCY", 1, least=1, most=_UINT32),
             load_timeout_ms=read.number("LOADTIME_TIMEOUT", 30_000, least=_SHORTEST_LOAD_MS, most=_UINT32),
@@ -81,6 +87,7 @@ class Settings:
             # With the loaded models these contents stay below the volume's limit of 1.5 times the memory.
             puller=PullerSettings.from_environment(read, cache_bytes=memory),
             embedded_puller=read.flag("USE_EMBEDDED_PULLER", default=False),
+            environment=environment,
         )
         read.finish()
         return settings

@@ -205,7 +205,9 @@ async def running(
         "LOADTIME_TIMEOUT": 20_000,
     }
     variables = {name: str(value) for name, value in (defaults | environment).items()}
-    settings = Settings.from_environment(variables, size_multiplier=1.25, server_port=server_port)
+    settings = Settings.from_environment(
+        variables, size_multiplier=adapter_type.size_multiplier, server_port=server_port
+    )
     adapter, stop = adapter_type(settings), asyncio.Event()
     task = asyncio.create_task(serve(adapter, settings, stop))
     async with aio.insecure_channel(f"127.0.0.1:{settings.port}") as channel:
