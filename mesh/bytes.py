@@ -44,6 +44,10 @@ class Miss(Protocol):
     def deadline_ms(self) -> int | None:
         """Milliseconds left."""
 
+    @property
+    def since_tried_ms(self) -> int | None:
+        """Milliseconds since the own copy that failed was last asked."""
+
     def serve(self) -> None:
         """There is a route now."""
 

@@ -52,6 +52,8 @@ class Copy:
     phase: Phase = Phase.WAITING
     held: bool = False
     """Not evicted for now."""
+    loaded_ms: int = 0
+    """When its load ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Ensurer:
         self._own_id = registry.instance_id
         self._loads: dict[str, _Load] = {}
         self._known = Candidates()
+        self._closed = False
         self._monotonic = monotonic
         self._outstanding = Outstanding()
 
@@ -169,12 +170,15 @@ class Ensurer:
             self._loader.cache.touch(model_id, last_used)
             return copy.size
         while True:
-            load = self._loads.get(model_id) or self._begin(model_id, last_used, deadline, urgent=urgent)
+            load = self._loads.get(model_id)
+            if load is None or load.task.done():
+                load = self._begin(model_id, last_used, deadline, urgent=urgent)
             if load.routed.done() and not self._loader.is_loaded(model_id):
                 # The copy has gone again before its record was written.
                 await asyncio.wait({load.task})
                 continue
             load.last_used = max(load.last_used, last_used)
+            load.deadline = _later(load.deadline, deadline)
             if urgent:
                 load.urgent = True
                 self._loader.promote(model_id, last_used)
@@ -231,7 +235,8 @@ class Ensurer:
         return NoHomeError(model_type, requirement.required)
 
     async def close(self) -> None:
-        """Gives up what is under way."""
+        """Gives up what is under way, and begins nothing any more."""
+        self._closed = True
         tasks = [load.task for load in self._loads.values()]
         for task in tasks:
             task.cancel()
@@ -327,6 +332,8 @@ class Ensurer:
         return self._guard.terms.default_size if self._guard.terms else NOTHING
 
     def _begin(self, model_id: str, last_used: int, deadline: int | None, *, urgent: bool) -> _Load:
+        if self._closed:
+            raise RuntimeDownError("this instance is shutting down")
         load = _Load(last_used, urgent, deadline, asyncio.get_running_loop().create_future())
 
         def end(task: asyncio.Task[Resources]) -> None:
@@ -384,3 +391,8 @@ class Ensurer:
             await self._registry.update(model_id, change)
         except RegistryUnavailableError as error:
             log.warning("failed load not registered", model=model_id, error=str(error))
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    """The later of two deadlines; None is for ever."""
+    return None if one is None or other is None else max(one, other)

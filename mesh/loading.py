@@ -90,6 +90,11 @@ class Loader:
         copy = self.cache.get(model_id)
         return copy is not None and copy.phase is Phase.LOADED
 
+    def loaded_since(self, model_id: str, when: int) -> bool:
+        """Whether there is a copy whose load ended after this time, in ms since 1970."""
+        copy = self.cache.get(model_id)
+        return copy is not None and copy.phase is Phase.LOADED and copy.loaded_ms > when
+
     def is_pending(self, model_id: str) -> bool:
         """Whether a load is under way."""
         return model_id in self._jobs
@@ -271,8 +276,10 @@ class Loader:
             )
         for larger_than_thought in self._admission.loaded(model_id, size):
             self._begin_unload(larger_than_thought)
-        if not self.is_loaded(model_id):
+        copy = self.cache.get(model_id)
+        if copy is None or copy.phase is not Phase.LOADED:
             raise TooLargeError(size, self.cache.capacity)
+        copy.loaded_ms = self._now()
         if job.ticket.urgent:
             self.cache.touch(model_id, self._now())
             self._hold(model_id)

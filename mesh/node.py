@@ -13,7 +13,7 @@ from mesh.bytes import BytePath, Miss
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.ensure import Ensurer
-from mesh.errors import DeadlineError, MeshError, ModelNotFoundError, NoCapacityError
+from mesh.errors import MeshError, ModelNotFoundError, NoCapacityError
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
@@ -21,6 +21,7 @@ from mesh.loading import Loader
 from mesh.management import ManagementApi
 from mesh.metrics import PolicyMetrics
 from mesh.models import Models
+from mesh.patience import Patience
 from mesh.peer import Peers, peer_handlers
 from mesh.presence import Presence
 from mesh.readiness import Readiness
@@ -192,8 +193,11 @@ class MeshNode:
         await self.registry.settled()
         try:
             await self._forget_own(last_used)
-            await self.session.end()
         except (StoreError, MeshError) as error:
+            log.warning("copies not deregistered; the leader does it", error=str(error))
+        try:
+            await self.session.end()
+        except StoreError as error:
             log.warning("not deregistered; others notice when the lease ends", error=str(error))
         await self.registry.close()
 
@@ -229,9 +233,9 @@ class MeshNode:
 
     async def _answer(self, miss: Miss) -> None:
         started = time.monotonic()
-        work = asyncio.create_task(self._serve_or_resolve_again(miss))
         try:
-            await _within_deadline(miss, work)
+            async with Patience(miss):
+                await self._serve_or_resolve_again(miss)
             miss.serve()
         except MeshError as error:
             miss.fail(error.code.value[0], str(error), error.retry_after_ms)
@@ -239,7 +243,6 @@ class MeshNode:
             log.exception("miss not handled", model=miss.name)
             miss.fail(MeshError.code.value[0], f"the mesh failed: {type(error).__name__}: {error}")
         finally:
-            work.cancel()
             self.metrics.cache_miss.observe((time.monotonic() - started) * 1000)
 
     async def _serve_or_resolve_again(self, miss: Miss) -> None:
@@ -258,7 +261,7 @@ class MeshNode:
         excluded = set(miss.excluded)
         if miss.failure is not None:
             excluded.discard(self._config.instance_id)
-            await self._recover(model_id, miss.failure)
+            await self._recover(model_id, miss.failure, miss.since_tried_ms or 0)
         while True:
             left = miss.deadline_ms
             try:
@@ -277,8 +280,13 @@ class MeshNode:
                 break
         self.routes.flush()
 
-    async def _recover(self, model_id: str, failure: str) -> None:
-        """The own copy failed a request: it goes, or with a dead server all of them do."""
+    async def _recover(self, model_id: str, failure: str, since_tried_ms: int) -> None:
+        """The own copy failed a request: it goes, or with a dead server all of them do.
+
+        A copy that was loaded since the request was sent is another one, and stays.
+        """
+        if self.loader.loaded_since(model_id, self._now() - since_tried_ms):
+            return
         if failure == "unavailable" and await self.guard.suspect():
             return
         log.warning("copy cannot serve, loading it again", model=model_id, failure=failure)
@@ -392,13 +400,3 @@ def _is_another(before: ModelRecord, now: ModelRecord) -> bool:
 def _more_patient(before: int | None, now: int | None) -> bool:
     """Whether a request has joined that can wait for longer; times left, in ms."""
     return before is not None and (now is None or now > before)
-
-
-async def _within_deadline(miss: Miss, work: asyncio.Task[None]) -> None:
-    """Awaits the work for as long as requests wait for it; their deadline grows as more of them come."""
-    while not work.done():
-        left = miss.deadline_ms
-        if left is not None and left <= 0:
-            raise DeadlineError("the model could not be loaded before the request's deadline")
-        await asyncio.wait({work}, timeout=left / 1000 if left is not None else None)
-    await work

@@ -88,6 +88,7 @@ class RecordWriter:
         try:
             while self._waiting:
                 await self._linger()
+                self._urgent.clear()
                 await self._write_batch()
         finally:
             self._work = None

@@ -58,6 +58,8 @@ struct Group {
     method: Box<str>,
     /// The latest deadline of those waiting; `None`: one of them waits without a deadline.
     deadline: Mutex<Option<Instant>>,
+    /// When the latest of the requests was sent to the local copy that failed it.
+    tried: Mutex<Option<Instant>>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -75,17 +77,19 @@ impl Misses {
         Arc::new(Self { waiting: Mutex::default(), inbox })
     }
 
-    /// Waits until the policy has put a route into the table.
+    /// Waits until the policy has put a route into the table. `tried` is when the local copy that failed was
+    /// asked.
     ///
     /// # Errors
     /// What the policy says; `DEADLINE_EXCEEDED` is left to the caller.
     pub async fn wait(
         self: &Arc<Self>,
         question: Question,
+        tried: Option<Instant>,
         method: &str,
         deadline: Option<Instant>,
     ) -> Result<(), Status> {
-        let group = self.join(question, method, deadline);
+        let group = self.join(question, tried, method, deadline);
         let mut outcome = group.outcome.subscribe();
         match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
@@ -94,21 +98,36 @@ impl Misses {
     }
 
     /// Tells the policy without waiting for it.
-    pub fn notify(self: &Arc<Self>, question: Question, method: &str, deadline: Option<Instant>) {
-        self.join(question, method, deadline);
+    pub fn notify(
+        self: &Arc<Self>,
+        question: Question,
+        tried: Instant,
+        method: &str,
+        deadline: Option<Instant>,
+    ) {
+        self.join(question, Some(tried), method, deadline);
     }
 
-    fn join(self: &Arc<Self>, question: Question, method: &str, deadline: Option<Instant>) -> Arc<Group> {
+    fn join(
+        self: &Arc<Self>,
+        question: Question,
+        tried: Option<Instant>,
+        method: &str,
+        deadline: Option<Instant>,
+    ) -> Arc<Group> {
         let mut waiting = self.waiting.lock();
         if let Some(group) = waiting.get(&question) {
             let mut latest = group.deadline.lock();
             *latest = latest.zip(deadline).map(|(one, other)| one.max(other));
+            let mut last_tried = group.tried.lock();
+            *last_tried = (*last_tried).max(tried);
             return Arc::clone(group);
         }
         let group = Arc::new(Group {
             question: question.clone(),
             method: method.into(),
             deadline: Mutex::new(deadline),
+            tried: Mutex::new(tried),
             outcome: watch::Sender::new(None),
         });
         waiting.insert(question, Arc::clone(&group));
@@ -160,6 +179,12 @@ impl Ticket {
     pub fn time_left(&self) -> Option<Duration> {
         let deadline = *self.group.deadline.lock();
         deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// How long ago the latest of the requests was sent to the local copy that failed it.
+    #[must_use]
+    pub fn since_tried(&self) -> Option<Duration> {
+        self.group.tried.lock().map(|tried| tried.elapsed())
     }
 
     /// Wakes those who wait: there is a route in the table, or an error for them.
@@ -214,12 +239,14 @@ mod tests {
             .map(|number| {
                 let misses = Arc::clone(&misses);
                 let deadline = Some(soon + Duration::from_secs(number));
-                tokio::spawn(async move { misses.wait(question("a"), "m", deadline).await })
+                let tried = Some(Instant::now() - Duration::from_secs(100 - number));
+                tokio::spawn(async move { misses.wait(question("a"), tried, "m", deadline).await })
             })
             .collect();
         tokio::task::yield_now().await;
         let ticket = asked(&inbox);
         assert!(ticket.time_left().unwrap() > Duration::from_secs(13));
+        assert_eq!(ticket.since_tried().unwrap().as_secs(), 91);
         assert!(inbox.take().is_empty());
         ticket.answer(Ok(()));
         for waiter in waiters {
@@ -233,11 +260,11 @@ mod tests {
         let (misses, inbox) = room();
         let waiter = {
             let misses = Arc::clone(&misses);
-            tokio::spawn(async move { misses.wait(question("a"), "m", None).await })
+            tokio::spawn(async move { misses.wait(question("a"), None, "m", None).await })
         };
         tokio::task::yield_now().await;
         let ticket = asked(&inbox);
-        assert_eq!(ticket.time_left(), None);
+        assert_eq!((ticket.time_left(), ticket.since_tried()), (None, None));
         drop(ticket);
         assert_eq!(waiter.await.unwrap().unwrap_err().code, Code::Internal);
     }
@@ -246,7 +273,7 @@ mod tests {
     async fn without_a_policy_requests_fail_at_once() {
         let (misses, inbox) = room();
         inbox.close();
-        let failed = misses.wait(question("a"), "m", None).await.unwrap_err();
+        let failed = misses.wait(question("a"), None, "m", None).await.unwrap_err();
         assert_eq!(failed.code, Code::Unavailable);
     }
 }

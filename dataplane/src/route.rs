@@ -52,6 +52,7 @@ pub async fn serve(plane: &Arc<Plane>, call: &Call, name: &Name) -> Result<Respo
 pub async fn serve_hop(plane: &Arc<Plane>, call: &Call, name: &Name) -> Result<Response<Answer>, HopRefused> {
     let model = plane.table.model(name.as_str()).ok_or(HopRefused::NotHere)?;
     let Some(used) = plane.table.pick_local(&model) else { return Err(HopRefused::NotHere) };
+    let tried = Instant::now();
     let attempt = async { Ok(attempt::local(plane, call, &model, used).await) };
     let (failure, status) = match within(call.deadline, attempt).await.map_err(HopRefused::Request)? {
         Attempt::Answer(response) | Attempt::Exhausted(response) => return Ok(response),
@@ -59,7 +60,7 @@ pub async fn serve_hop(plane: &Arc<Plane>, call: &Call, name: &Name) -> Result<R
         Attempt::Lost(_) => (Failure::NotFound, Status::new(Code::NotFound, "the server lost the model")),
         Attempt::Failed(failure) => (Failure::Unavailable, failure.status),
     };
-    plane.misses.notify(own_copy_failed(plane, &model, failure), call.method(), call.deadline);
+    plane.misses.notify(own_copy_failed(plane, &model, failure), tried, call.method(), call.deadline);
     Err(HopRefused::Failed(status))
 }
 
@@ -93,8 +94,8 @@ struct Journey<'a> {
     name: &'a Name,
     /// Instances whose copies failed since the policy was last asked.
     excluded: Vec<Arc<str>>,
-    /// Why the local copy failed, since then.
-    failure: Option<Failure>,
+    /// Why the local copy failed, since then, and when it was asked.
+    failure: Option<(Failure, Instant)>,
     /// The local server said that it does not know the model.
     lost: bool,
     /// Times the policy was told that the local server is not available.
@@ -180,7 +181,8 @@ impl<'a> Journey<'a> {
     }
 
     async fn ask(&mut self, model: Box<str>) -> Result<(), Status> {
-        if self.failure == Some(Failure::Unavailable) {
+        let (failure, tried) = self.failure.take().unzip();
+        if failure == Some(Failure::Unavailable) {
             if self.unavailable > 0 {
                 let factor = 2u32.saturating_pow(self.unavailable - 1);
                 tokio::time::sleep(FIRST_PAUSE.saturating_mul(factor).min(MAX_PAUSE)).await;
@@ -192,10 +194,10 @@ impl<'a> Journey<'a> {
             is_alias: self.name.is_alias,
             model,
             excluded: std::mem::take(&mut self.excluded),
-            failure: self.failure.take(),
+            failure,
         };
         let since = Clock::now();
-        let answer = self.plane.misses.wait(question, self.call.method(), self.call.deadline).await;
+        let answer = self.plane.misses.wait(question, tried, self.call.method(), self.call.deadline).await;
         self.plane.metrics.missed(since);
         answer
     }
@@ -213,6 +215,7 @@ impl<'a> Journey<'a> {
                 attempt
             }
             Pick::Local(used) => {
+                let tried = Instant::now();
                 let attempt = attempt::local(self.plane, self.call, model, used).await;
                 if !attempt.is_final() {
                     self.excluded.push(Arc::clone(&self.plane.instance));
@@ -222,10 +225,10 @@ impl<'a> Journey<'a> {
                     Attempt::Failed(_) => Failure::Unavailable,
                     _ => return attempt,
                 };
-                self.failure = Some(failure);
+                self.failure = Some((failure, tried));
                 if self.another(model) {
                     let question = own_copy_failed(self.plane, model, failure);
-                    self.plane.misses.notify(question, self.call.method(), self.call.deadline);
+                    self.plane.misses.notify(question, tried, self.call.method(), self.call.deadline);
                 }
                 attempt
             }

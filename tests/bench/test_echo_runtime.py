@@ -12,6 +12,8 @@ from grpc import StatusCode
 
 from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc as v2_grpc
+from api.proto import model_mesh_pb2 as mesh
+from api.proto import model_mesh_pb2_grpc as mesh_grpc
 from api.proto import model_runtime_pb2 as spi
 from api.proto import model_runtime_pb2_grpc as spi_grpc
 from bench import echo
@@ -271,6 +273,38 @@ async def test_the_open_loop_holds_its_rate_beside_a_hot_model(client: Client) -
     assert 300 < report["hot"]["requests"] < 500
     assert report["errors"] == report["hot"]["errors"] == {}
     assert client.runtime.stats()["infers"] == report["ok"] + report["hot"]["ok"]
+
+
+class Registrar(mesh_grpc.ModelMeshServicer):
+    """A mesh that keeps what it is asked to register, and refuses one model."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, tuple[str, str]] = {}
+
+    async def registerModel(  # noqa: N802 - the protocol's name
+        self, request: mesh.RegisterModelRequest, context: Any
+    ) -> mesh.ModelStatusInfo:
+        if request.modelId == "m-7":
+            await context.abort(StatusCode.INVALID_ARGUMENT, "not this one")
+        assert request.modelId not in self.registered
+        self.registered[request.modelId] = (request.modelInfo.type, request.modelInfo.path)
+        return mesh.ModelStatusInfo()
+
+
+async def test_each_model_is_registered_once_from_the_first_number_on() -> None:
+    registrar, server = Registrar(), grpc.aio.server()
+    mesh_grpc.add_ModelMeshServicer_to_server(registrar, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    report = await _generate(
+        *(f"--target=127.0.0.1:{port}", "--register=SIZE_1_0_0", "--model=m-{}"),
+        *("--models=50", "--first=5", "--in-flight=8"),
+    )
+    await server.stop(0)
+    assert (report["requests"], report["ok"]) == (50, 49)
+    assert report["error_texts"] == {"INVALID_ARGUMENT": "not this one"}
+    expected = {f"m-{number}" for number in range(5, 55)} - {"m-7"}
+    assert registrar.registered == dict.fromkeys(expected, ("echo", "SIZE_1_0_0"))
 
 
 async def test_a_deadline_ends_requests() -> None:

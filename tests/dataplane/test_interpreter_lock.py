@@ -41,7 +41,7 @@ async def test_hits_are_answered_while_the_interpreter_lock_is_held(instance: In
     assert time.monotonic() - held_from >= HELD_SECONDS
     report = json.loads(await process.stdout.readline())
     await process.wait()
-    assert report["grpc"]["count"] + report["rest"]["count"] >= 1000, report
+    assert report["grpc"]["count"] + report["rest"]["count"] >= 300, report
     assert report["rest"]["count"] >= 50, report
     assert report["grpc"]["slowest"] < LIMIT_SECONDS, report
     assert report["rest"]["slowest"] < LIMIT_SECONDS, report

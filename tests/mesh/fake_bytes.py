@@ -31,6 +31,7 @@ class FakeMiss:
     failure: str | None
     deadline_ms: int | None
     outcome: "asyncio.Future[None]"
+    since_tried_ms: int | None = None
 
     def serve(self) -> None:
         if not self.outcome.done():
@@ -112,6 +113,7 @@ class FakeBytes:
         excluded: Sequence[str] = (),
         failure: str | None = None,
         deadline_ms: int | None = 10_000,
+        since_tried_ms: int | None = None,
     ) -> Route:
         """Plays one request: returns the copy that serves it, or raises Failed."""
         tried = list(excluded)
@@ -122,7 +124,9 @@ class FakeBytes:
             if usable:
                 return next((route for route in usable if route.address is None), usable[0])
             outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.on_miss(FakeMiss(name, alias, model_id, tried, failure, deadline_ms, outcome))
+            self.on_miss(
+                FakeMiss(name, alias, model_id, tried, failure, deadline_ms, outcome, since_tried_ms)
+            )
             await outcome
             tried, failure = [], None
         raise AssertionError("the policy said eight times that there is a route, and there was none")

@@ -57,6 +57,23 @@ async def test_a_request_whose_turn_would_come_too_late_is_refused_at_once_with_
     assert await patient == Route("one", None)
 
 
+async def test_a_patient_request_is_not_refused_for_the_hurry_of_another(mesh: Mesh) -> None:
+    """Both ask before the load that they share has taken its place in line."""
+    one = await mesh.add(runtime=FakeRuntime(load_slots=1, capacity=100_000))
+    learn(one, 100)
+    requests = await occupied(one, *(f"m{number}" for number in range(20)))
+    await register(one, "late")
+    now = mesh.clock()
+    load = one.node.ensurer.load_here
+    hurried = asyncio.create_task(load("late", last_used=now, urgent=True, deadline=now + 1_000))
+    patient = asyncio.create_task(load("late", last_used=now, urgent=True, deadline=now + 60_000))
+    await until(lambda: one.node.loader.pending == 21)
+    with pytest.raises(NoCapacityError):
+        await load("another", last_used=now, urgent=True, deadline=now + 1_000)
+    await end(one, requests)
+    await asyncio.gather(hurried, patient)
+
+
 async def test_a_request_with_little_time_is_served_where_nobody_is_before_it(mesh: Mesh) -> None:
     one = await mesh.add(runtime=FakeRuntime(load_slots=1))
     learn(one, 100)

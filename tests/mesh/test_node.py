@@ -16,6 +16,7 @@ from api.proto.model_mesh_pb2 import (
 from mesh import copies
 from mesh.bytes import Route
 from mesh.constraints import Requirement, TypeConstraints
+from mesh.errors import RegistryUnavailableError, RuntimeDownError
 from store.base import Put
 from store.records import MODELS, ModelRecord, Resources
 from tests.mesh.conftest import Instance, Mesh
@@ -238,6 +239,19 @@ async def test_a_copy_that_the_server_has_lost_is_loaded_again_within_the_reques
     assert one.runtime.loads == ["m", "m"]
 
 
+async def test_a_copy_that_was_loaded_since_the_request_failed_stays(mesh: Mesh) -> None:
+    """A slow request may tell of a copy that others have had replaced meanwhile."""
+    one = await mesh.add()
+    await register(one, "m")
+    route = await one.bytes.request("m")
+    lost = {"excluded": ["one"], "failure": "not_found"}
+    assert await one.bytes.request("m", **lost, since_tried_ms=60_000) == route  # type: ignore[arg-type]
+    assert one.runtime.loads == ["m"]
+    one.bytes.models.pop("m")
+    assert await one.bytes.request("m", **lost, since_tried_ms=0) == route  # type: ignore[arg-type]
+    assert one.runtime.loads == ["m", "m"]
+
+
 async def test_a_server_that_died_is_waited_for_and_everything_comes_back_on_demand(mesh: Mesh) -> None:
     one = await mesh.add()
     for name in ("a", "b"):
@@ -378,6 +392,31 @@ async def test_a_stopped_instance_leaves_nothing_in_the_registry(mesh: Mesh) -> 
     prefix = one.node.registry.keys
     assert mesh.store.range(prefix.instances).items == []
     assert b"instanceIds" not in mesh.store.range(prefix.models).items[0].value
+
+
+async def test_an_instance_whose_copies_cannot_be_deregistered_leaves_all_the_same(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    await one.node.registry.settled()
+
+    async def refuse(_: object) -> None:
+        raise RegistryUnavailableError("the record was changed by others meanwhile")
+
+    monkeypatch.setattr(one.node.registry, "update_each", refuse)
+    await one.stop()
+    assert mesh.store.range(one.node.registry.keys.instances).items == []
+
+
+async def test_a_stopped_instance_loads_nothing(mesh: Mesh) -> None:
+    """What still runs on it, as the leader's sweep does, may want to."""
+    one = await mesh.add()
+    await register(one, "m")
+    await one.stop()
+    with pytest.raises(RuntimeDownError, match="shutting down"):
+        await one.node.ensurer.load_here("m", last_used=1, urgent=False)
 
 
 async def test_copies_that_a_former_process_of_the_name_left_behind_are_forgotten(mesh: Mesh) -> None:

@@ -59,6 +59,12 @@ class Miss:
 
         Grows as requests join. Each request also ends at its own deadline.
         """
+    @property
+    def since_tried_ms(self) -> int | None:
+        """Milliseconds since the last of the requests was sent to this instance's own copy, which failed it.
+
+        A copy that was loaded later is not the one that failed. None where `failure` is.
+        """
     def serve(self) -> None:
         """Wakes the requests: a route is in the table now, look again."""
     def fail(self, code: int, message: str, retry_after_ms: int | None = None) -> None:

@@ -61,6 +61,11 @@ impl Miss {
         self.0.time_left().map(milliseconds)
     }
 
+    #[getter]
+    fn since_tried_ms(&self) -> Option<u64> {
+        self.0.since_tried().map(milliseconds)
+    }
+
     fn serve(&self) {
         self.0.answer(Ok(()));
     }
