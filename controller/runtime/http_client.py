@@ -151,12 +151,14 @@ class HttpClient:
 
     async def create(self, resource: Resource, obj: JSON) -> JSON:
         """Create an object in the namespace its metadata names."""
-        return await self._request("POST", resource_path(resource, _namespace(obj)), body=obj)
+        return await self._request(
+            "POST", resource_path(resource, _namespace(obj)), body=_typed(resource, obj)
+        )
 
     async def replace(self, resource: Resource, obj: JSON, *, subresource: str = "") -> JSON:
         """Write the whole object."""
         path = resource_path(resource, _namespace(obj), obj["metadata"]["name"], subresource)
-        return await self._request("PUT", path, body=obj)
+        return await self._request("PUT", path, body=_typed(resource, obj, subresource))
 
     async def patch(
         self,
@@ -184,7 +186,9 @@ class HttpClient:
         """Server-side apply."""
         path = resource_path(resource, _namespace(obj), obj["metadata"]["name"], subresource)
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
-        return await self._request("PATCH", path, query, body=obj, content_type=_APPLY)
+        return await self._request(
+            "PATCH", path, query, body=_typed(resource, obj, subresource), content_type=_APPLY
+        )
 
     async def delete(
         self,
@@ -344,6 +348,13 @@ async def load_client(
             "set KUBECONFIG to a valid kubeconfig file"
         ) from error
     return HttpClient(configuration, user_agent=user_agent, reload=load)
+
+
+def _typed(resource: Resource, obj: JSON, subresource: str = "") -> JSON:
+    """Return the object with its type, which a server asks of custom resources; a Scale has its own."""
+    if subresource == "scale":
+        return obj
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
 
 
 def _namespace(obj: JSON) -> str:

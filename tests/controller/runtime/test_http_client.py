@@ -14,7 +14,8 @@ import yaml
 from aiohttp import web
 
 from api.core import CONFIG_MAP, DEPLOYMENT, NAMESPACE
-from controller.runtime import PatchKind, load_client
+from controller.runtime import HttpClient, PatchKind, load_client
+from controller.runtime._kubernetes import Configuration
 from controller.runtime.errors import (
     ConfigurationError,
     Conflict,
@@ -26,13 +27,12 @@ from controller.runtime.errors import (
     TransportError,
     Unauthorized,
 )
+from controller.runtime.fence import FencedClient, WriteRefusedError
 from controller.runtime.http_client import MAX_RETRIES, environment_proxy, resource_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from controller.runtime import HttpClient
 
 
 class Server:
@@ -396,3 +396,42 @@ async def test_a_proxy_of_the_environment_is_used(
         await client.get(NAMESPACE, "a")
     ((_, target, _, headers),) = server.requests
     assert (target, headers["Host"]) == ("/api/v1/namespaces/a", "api.example.com")
+
+
+class Expiring:
+    """A right to write that runs out after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def remaining(self) -> float:
+        self.looks -= 1
+        return 60.0 if self.looks >= 0 else -1.0
+
+
+async def test_a_right_that_ends_while_a_request_waits_keeps_its_body_from_the_server(
+    server: Server, http: HttpClient
+) -> None:
+    server.answers((201, {"kind": "ConfigMap"}, {}))
+    obj = {"metadata": {"name": "a", "namespace": "ns"}}
+    await FencedClient(http, Expiring(1000)).create(CONFIG_MAP, obj)
+    assert len(server.requests) == 1
+    with pytest.raises(WriteRefusedError):
+        await FencedClient(http, Expiring(2)).create(CONFIG_MAP, obj)
+    assert len(server.requests) == 1
+
+
+async def test_a_write_that_was_told_to_wait_is_not_repeated_without_the_right(server: Server) -> None:
+    right = Expiring(1000)
+
+    async def sleep(_seconds: float) -> None:
+        right.looks = 0
+
+    configuration = Configuration()
+    configuration.host = server.url
+    server.answers((429, {}, {"Retry-After": "1"}), (201, {}, {}))
+    async with HttpClient(configuration, sleep=sleep) as client:
+        with pytest.raises(WriteRefusedError):
+            await FencedClient(client, right).delete(CONFIG_MAP, "a", "ns")
+    assert len(server.requests) == 1

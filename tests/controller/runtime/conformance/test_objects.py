@@ -36,6 +36,18 @@ async def test_an_object_gets_its_identity_from_the_server(
     assert await client.get(CONFIG_MAP, "a", namespace) == made
 
 
+async def test_a_client_knows_the_type_of_what_it_writes(
+    client: Client, widget_type: Resource, widget: JSON
+) -> None:
+    bare = {key: value for key, value in widget.items() if key not in {"apiVersion", "kind"}}
+    made = await client.create(widget_type, bare)
+    assert (made["apiVersion"], made["kind"]) == (widget_type.api_version, widget_type.kind)
+    del made["kind"]
+    assert (await client.replace(widget_type, made))["kind"] == widget_type.kind
+    applied = await client.apply(widget_type, bare, field_manager="one")
+    assert applied["kind"] == widget_type.kind
+
+
 async def test_a_name_is_made_from_its_prefix(client: Client, namespace: str) -> None:
     body = {"metadata": {"generateName": "job-", "namespace": namespace}}
     names = [(await client.create(CONFIG_MAP, body))["metadata"]["name"] for _ in range(2)]
