@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-TABS_ALLOWED = {"Makefile", ".gitmodules"}
+TABS_ALLOWED = {"Makefile", ".gitmodules", "go.mod"}
 
 
 def problems(path: Path) -> list[str]:
