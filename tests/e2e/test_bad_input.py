@@ -1,5 +1,8 @@
 """What users get wrong, and what they are told."""
 
+import json
+from typing import Any
+
 import grpc
 import pytest
 
@@ -20,6 +23,34 @@ def test_a_wrong_type_is_refused_and_named(cluster: Machine) -> None:
     done = cluster.kubectl("apply", "-f", "-", stdin=manifest, check=False)
     assert done.returncode == 1
     assert "spec.predictor.model.modelFormat" in done.stdout
+
+
+def test_a_contradiction_is_refused_and_the_message_says_what_to_do(cluster: Machine) -> None:
+    manifest = isvc("bad", uri="ftp://bucket/path")
+    done = cluster.kubectl("apply", "-f", "-", stdin=manifest, check=False)
+    assert done.returncode == 1
+    assert "storageUri 'ftp://bucket/path' must be s3://, gs://, pvc://, http:// or https://" in done.stdout
+
+
+def test_a_wrong_runtime_is_refused_and_the_message_says_what_to_do(cluster: Machine) -> None:
+    runtime = cluster.get("servingruntime", "mlserver-1.x")
+    runtime["metadata"] = {"name": "wrong"}
+    runtime["spec"]["containers"][0]["readinessProbe"] = {"exec": {"command": ["true"]}}
+    done = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(runtime), check=False)
+    assert done.returncode == 1
+    assert "the mesh decides when the pod is ready: remove the readinessProbe" in done.stdout
+
+
+def test_a_runtime_shows_its_pods_models_and_memory(digits: Machine) -> None:
+    def shown() -> dict[str, Any]:
+        status: dict[str, Any] = digits.get("servingruntime", "mlserver-1.x").get("status", {})
+        return status if status.get("models") else {}
+
+    until(shown, "the runtime to show its models")
+    status = shown()
+    assert status["pods"]["ready"] == status["pods"]["desired"] == 1
+    assert status["memory"]["capacity"].endswith("Mi")
+    assert (status["conditions"][0]["type"], status["conditions"][0]["status"]) == ("Ready", "True")
 
 
 def test_a_missing_object_is_named_and_fixing_the_path_recovers(cluster: Machine, name: str) -> None:
