@@ -32,6 +32,9 @@ SUBCOMMANDS = {
     "controller": Subcommand("controller.main", "controller", "the Kubernetes controller"),
     "mesh": Subcommand("mesh.main", "mesh", "one mesh instance, beside one model server"),
     "adapter": Subcommand("adapters.main", "adapters", "the adapter of a model server, by its type"),
+    "inspect-model": Subcommand(
+        "adapters.inspect_model", "adapters", "what a model server will see of a model's files"
+    ),
     "puller": Subcommand("adapters.puller.main", "adapters", "the puller in front of a custom model server"),
 }
 
