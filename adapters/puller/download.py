@@ -6,7 +6,6 @@ Small objects are read whole; a large one is split into ranges that are streamed
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import hmac
@@ -19,7 +18,7 @@ import structlog
 from adapters.errors import CorruptObjectError, DiskFullError, StorageError, StorageUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from adapters.puller.settings import Pod
@@ -67,6 +66,8 @@ class _File:
     download: Download
     path: Path
     parts_left: int
+    content: bytearray | None = None
+    """What a small object has, so that it is written and hashed in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,12 @@ async def download_all(source: Source, downloads: Sequence[Download], folder: Pa
     )
     downloader = _Downloader(source, pod)
     try:
+        await asyncio.to_thread(_make_folders, {(folder / item.name).parent for item in downloads})
         async with asyncio.TaskGroup() as group:
             for _ in range(max(workers, 1)):
                 group.create_task(downloader.work(work))
+    except OSError as error:
+        raise disk_failure(error, folder.name) from error
     except ExceptionGroup as failures:
         # The first to fail ended the others; it is the cause.
         raise failures.exceptions[0] from None
@@ -124,20 +128,32 @@ class _Downloader:
                 await self._bring(part)
                 part.file.parts_left -= 1
                 if part.file.parts_left == 0:
-                    await self._verify(part.file)
+                    await self._finish(part.file)
             except OSError as error:
                 raise disk_failure(error, part.file.path.name) from error
 
     async def _bring(self, part: _Part) -> None:
-        large = part.end is None or part.end - part.start > _SMALL_BYTES
-        async with self._pod.streams if large else contextlib.nullcontext(), self._pod.transfers:
+        if part.end is not None and part.end - part.start <= _SMALL_BYTES:
+            content = part.file.content = bytearray()
+
+            async def keep(chunk: bytes, position: int) -> None:
+                content[position:] = chunk
+
+            async with self._pod.transfers:
+                await self._stream(part, keep)
+            return
+        async with self._pod.streams, self._pod.transfers:
             fd = await asyncio.to_thread(_open, part.file.path)
+
+            async def write(chunk: bytes, position: int) -> None:
+                await asyncio.to_thread(_write, fd, chunk, position)
+
             try:
-                await self._stream(part, fd)
+                await self._stream(part, write)
             finally:
                 os.close(fd)
 
-    async def _stream(self, part: _Part, fd: int) -> None:
+    async def _stream(self, part: _Part, write: Callable[[bytes, int], Awaitable[None]]) -> None:
         """Writes a part, going on after a cut where it ended, as long as each attempt comes further."""
         item = part.file.download.source
         furthest, failed = part.start, 0
@@ -145,7 +161,7 @@ class _Downloader:
             position = furthest if self._source.has_ranges else part.start
             try:
                 async for chunk in self._source.read(item, position, part.end):
-                    await asyncio.to_thread(_write, fd, chunk, position)
+                    await write(chunk, position)
                     position += len(chunk)
             except StorageUnavailableError as error:
                 failure = error
@@ -163,18 +179,15 @@ class _Downloader:
             log.info("download is begun again", object=item.key, at=furthest, reason=str(failure))
             await asyncio.sleep(min(_FIRST_PAUSE_S * 2**failed, _LONGEST_PAUSE_S))
 
-    async def _verify(self, file: _File) -> None:
+    async def _finish(self, file: _File) -> None:
+        """Compares a whole file with the storage's checksum, and reads it once more where it differs."""
         item = file.download.source
-        expected = self._source.digest(item)
-        if expected is None:
-            return
-        name, wanted = expected
-        first = await asyncio.to_thread(_hash, file.path, name)
+        name, wanted = self._source.digest(item) or ("", "")
+        first = await asyncio.to_thread(_save, file, name)
         if hmac.compare_digest(first, wanted):
             return
-        await asyncio.to_thread(file.path.unlink)
         await self._bring(_Part(file, 0, item.size))
-        again = await asyncio.to_thread(_hash, file.path, name)
+        again = await asyncio.to_thread(_save, file, name)
         if hmac.compare_digest(again, wanted) or (again == first and self._source.distrust_digests(item)):
             return
         raise CorruptObjectError(
@@ -182,12 +195,16 @@ class _Downloader:
         )
 
 
+def _make_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _open(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-def _write(fd: int, chunk: bytes, position: int) -> None:
+def _write(fd: int, chunk: bytes | bytearray, position: int) -> None:
     rest = memoryview(chunk)
     while rest:
         written = os.pwrite(fd, rest, position)
@@ -195,9 +212,21 @@ def _write(fd: int, chunk: bytes, position: int) -> None:
         position += written
 
 
-def _hash(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
+def _save(file: _File, name: str) -> str:
+    """Writes what is still in memory; returns the hash of that name, empty for none."""
+    content, file.content = file.content, None
+    if content is not None:
+        fd = _open(file.path)
+        try:
+            _write(fd, content, 0)
+        finally:
+            os.close(fd)
+    if not name:
+        return ""
+    if content is not None:
+        return hashlib.new(name, content, usedforsecurity=False).hexdigest()
+    with file.path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
 
 
 def disk_failure(error: OSError, name: str) -> StorageError:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # Bytes a download holds in memory before they go to the file.
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 
 _MD5_TAG = re.compile(r'"?([0-9a-f]{32})"?')
 _ILLEGAL_KEY = re.compile(r'Path "((?:[^"\\]|\\.)*)"')
@@ -93,6 +93,9 @@ class ObjectStorage:
             options["range"] = (start, end or 0)
         try:
             result = await obstore.get_async(self._store, item.key, options=options)
+            if end is not None and end - start <= _CHUNK_BYTES:
+                yield bytes(await result.bytes_async())
+                return
             async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
                 yield chunk
         except FileNotFoundError as error:
