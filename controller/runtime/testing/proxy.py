@@ -61,6 +61,12 @@ class Proxy:
         """Let nothing through: connections stay, and nobody is told."""
         self._open.clear()
 
+    def freeze(self) -> None:
+        """Let nothing through on the connections there are, for ever; new ones work."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     def release(self) -> None:
         """Let through again, first what was held."""
         self._open.set()
@@ -77,11 +83,12 @@ class Proxy:
             writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gate = self._open
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         try:
             pumps = [
-                asyncio.create_task(self._pump(reader, to_server, upwards=True)),
-                asyncio.create_task(self._pump(from_server, writer, upwards=False)),
+                asyncio.create_task(self._pump(reader, to_server, gate, upwards=True)),
+                asyncio.create_task(self._pump(from_server, writer, gate, upwards=False)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -92,10 +99,17 @@ class Proxy:
         finally:
             to_server.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, upwards: bool) -> None:
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        gate: asyncio.Event,
+        *,
+        upwards: bool,
+    ) -> None:
         while data := await source.read(_CHUNK):
             if upwards and self.delay:
                 await asyncio.sleep(self.delay)
-            await self._open.wait()
+            await gate.wait()
             sink.write(data)
             await sink.drain()
