@@ -47,8 +47,21 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads gigabytes; needs Java 17)
 	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py
 
+.PHONY: storage-tools
+storage-tools: ## Build MinIO, its client and emulators of GCS and Azure (needs Go and npm; minutes) for test-storage and bench-adapters
+	@export GOBIN="$$MODELMESH_HOME/cache/tools/go"
+	mkdir -p "$$GOBIN"
+	[ -x "$$GOBIN/fake-gcs-server" ] || go install github.com/fsouza/fake-gcs-server@v1.56.1
+	[ -x "$$GOBIN/minio" ] || go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+	[ -x "$$GOBIN/mc" ] || go install github.com/minio/mc@v0.0.0-20250313080218-cf909e1063a9
+	npm install --silent --no-fund --no-audit --prefix "$$MODELMESH_HOME/cache/tools/azurite" azurite@3.37.0
+
+.PHONY: test-storage
+test-storage: setup storage-tools ## Test the puller on MinIO and on emulators of GCS and Azure
+	@$(RUN) pytest -q -m emulator tests/adapters
+
 .PHONY: bench
-bench: bench-local bench-mesh bench-controller ## Run every benchmark; tables on standard output, figures in bench/results
+bench: bench-local bench-mesh bench-controller bench-adapters ## Run every benchmark; tables on standard output, figures in bench/results
 
 .PHONY: bench-local
 bench-local: setup ## Measure Modelmesh against its model server called directly
@@ -62,6 +75,10 @@ bench-mesh: setup ## Measure the mesh under churn and at scale, with an echo ser
 .PHONY: bench-controller
 bench-controller: setup ## Measure the controller with 1,000 and 10,000 InferenceServices on a real kube-apiserver
 	@$(RUN) python -m bench.controller
+
+.PHONY: bench-adapters
+bench-adapters: setup ## Measure the puller against plain clients of the same S3 server (mc where `make storage-tools` built it)
+	@$(RUN) python -m bench.adapters
 
 .PHONY: bench-check
 bench-check: setup ## Fail where a figure in bench/results has left its range

@@ -244,9 +244,7 @@ def ratios(endpoint: str, below: Path) -> list[tuple[str, float, str]]:
             ours, peak = pull(endpoint, folder, "small")
         small.append(plain / ours)
         peaks.append(peak)
-        print(
-            f"small: {'mc cp -r' if mc else 'obstore'} {plain:.2f} s, puller {ours:.2f} s, peak {peak:.0f} MiB"
-        )
+        print(f"small: {'mc' if mc else 'obstore'} {plain:.2f} s, puller {ours:.2f} s, peak {peak:.0f} MiB")
     name = "small_objects_ratio" if mc else "small_objects_obstore_ratio"
     return [
         ("pull_ratio", statistics.median(big), "ratio"),

@@ -37,6 +37,14 @@ ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves tests with emulators out, unless they are asked for: their servers take minutes to build."""
+    if "emulator" not in config.option.markexpr:
+        out = [item for item in items if item.get_closest_marker("emulator")]
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody has now."""
     with socket.socket() as probe:
