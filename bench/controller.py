@@ -8,6 +8,7 @@ and the benchmark has two watches of its own: of the InferenceServices and of th
 
 import argparse
 import asyncio
+import math
 import statistics
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from api.core import CONFIG_MAP, DEPLOYMENT
 from api.v1alpha1 import ServingRuntime
 from api.v1beta1 import InferenceService
 from bench import figures
-from bench.cluster import MIB, Client, Cluster, cluster
+from bench.cluster import MIB, Client, Cluster, cluster, register
 from bench.control_plane import OWN_NAMESPACE, Controller, ControlPlane, Write, control_plane, named
 from controller.config import CONFIG_MAP as CONFIGURATION
 from controller.model_id import owner_of
@@ -42,6 +43,8 @@ EVICTIONS = 60
 SPARE_MODELS = 20
 SPACING_SECONDS = 0.05
 """Between one event of the mesh and the next."""
+PASSING_SECONDS = 0.5
+"""A model that is evicted and loaded again within this time has not changed for users."""
 IDLE_SECONDS = 30
 SETTLE_SECONDS = 5
 DEADLINE_SECONDS = 900
@@ -89,21 +92,48 @@ class Happened:
             state = LOADED if is_ else STANDBY
             self.changes.setdefault(model_id, []).append((time.perf_counter(), state))
 
+    def lasting(self) -> dict[str, list[tuple[float, str]]]:
+        """The changes without those that were taken back at once, as a status need not show them."""
+        return {model_id: _lasting(changes) for model_id, changes in self.changes.items()}
+
     def out_of_memory(self) -> list[str]:
         """The models that left the memory and did not come back."""
         return [model_id for model_id, changes in self.changes.items() if changes[-1][1] == STANDBY]
 
+    def shows(self, shown: Shown) -> bool:
+        """Whether the statuses show all models as they are now."""
+        return all(
+            shown.states.get(_object(model_id), "") == changes[-1][1]
+            for model_id, changes in self.changes.items()
+        )
+
+
+def _object(model_id: str) -> str:
+    """Name of the InferenceService of a model."""
+    owner = owner_of(model_id)
+    return owner[1] if owner else ""
+
+
+def _lasting(changes: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    ends = [when for when, _ in changes[1:]] + [math.inf]
+    state = STANDBY if changes[0][1] == LOADED else LOADED
+    found = []
+    for (when, new), end in zip(changes, ends, strict=True):
+        if end - when >= PASSING_SECONDS and new != state:
+            found.append((when, new))
+            state = new
+    return found
+
 
 def delays(happened: Happened, shown: Shown) -> tuple[list[float], list[str]]:
-    """Pairs changes in the registry with the statuses that show them.
+    """Pairs lasting changes in the registry with the statuses that show them.
 
     Returns how long each change took to be shown, in seconds (0 where the two watches tell it the other way
     round), and the ids of models of which a change was not shown.
     """
     found, missing = [], []
-    for model_id, changes in happened.changes.items():
-        owner = owner_of(model_id)
-        history = iter(shown.history.get(owner[1], ()) if owner else ())
+    for model_id, changes in happened.lasting().items():
+        history = iter(shown.history.get(_object(model_id), ()))
         for when, state in changes:
             at = next((at for at, seen in history if at >= happened.since and seen == state), None)
             if at is None:
@@ -299,17 +329,20 @@ class Bench:
                 await client.load([model_id])
                 await asyncio.sleep(SPACING_SECONDS)
                 shows = f"the statuses show what loading {model_id} did"
-                await until(lambda: not delays(happened, self.shown)[1], shows, 30)
+                await until(lambda: happened.shows(self.shown), shows, 30)
 
             fillers = [f"filler-{number}" for number in range(FILLERS)]
-            await client.register(dict.fromkeys(fillers, MODEL))
+            await asyncio.to_thread(register, self.mesh.instances, FILLERS, name="filler")
             for filler in fillers:
                 if len(happened.changes) >= EVICTIONS:
                     break
                 await load(filler)
             for model_id in happened.out_of_memory():
                 await load(model_id)
-            return delays(happened, self.shown)[0]
+            found, missing = delays(happened, self.shown)
+            if missing:
+                raise RuntimeError(f"no status ever showed what happened to {', '.join(missing)}")
+            return found
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Wakes the controller when the mesh's registry changes, so that status follows within a moment, not a poll.
 
 Read only. A vmodel record names its object; a model record's id does. When the watch starts, everything found
-counts as changed: this is what cleans up after objects that were deleted while no controller ran.
+counts as changed: this is what cleans up after objects that were deleted while no controller ran. What
+changes later is looked at twice (`second_look`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 
 from controller.model_id import Source, owner_of
 from controller.runtime.reconcile import Request
+from controller.second_look import SecondLook
 from store.errors import StoreError
 from store.records import INSTANCES, KEYS, VMODELS, InstanceRecord, VModelRecord
 from store.table import Entry, Table
@@ -64,6 +66,7 @@ class RegistryTriggers:
         self._locate = locate
         self._connect = connect
         self._wake = wake
+        self._wake_twice = SecondLook[tuple[Source, Request]](lambda woken: wake(*woken))
         self._moved = asyncio.Event()
         self._vmodels: Table[VModelRecord] | None = None
         self._instances: Table[InstanceRecord] | None = None
@@ -82,6 +85,12 @@ class RegistryTriggers:
 
     async def run(self) -> None:
         """Follows the registry until cancelled, through losses of the store and moves to another."""
+        try:
+            await self._follow_wherever_it_is()
+        finally:
+            self._wake_twice.close()
+
+    async def _follow_wherever_it_is(self) -> None:
         while True:
             self._moved.clear()
             registry = self._locate()
@@ -151,17 +160,23 @@ class RegistryTriggers:
         except ValueError:
             _log.debug("vmodel of an owner we do not serve", vmodel=name, owner=owner)
             return
-        self._wake(source, Request(self._namespace, name))
+        self._tell(source, name, is_new=before is None)
 
     def _model_changed(self, model_id: str, before: Entry[None] | None, now: Entry[None] | None) -> None:
-        del before
         if now is None:
             return
         if (owner := owner_of(model_id)) is None:
             _log.debug("model that no object describes", model=model_id)
             return
         source, name = owner
-        self._wake(source, Request(self._namespace, name))
+        self._tell(source, name, is_new=before is None)
+
+    def _tell(self, source: Source, name: str, *, is_new: bool) -> None:
+        request = Request(self._namespace, name)
+        if is_new:
+            self._wake(source, request)
+        else:
+            self._wake_twice((source, request))
 
     def _instance_changed(
         self,

@@ -77,6 +77,20 @@ def test_a_change_counts_until_the_status_shows_the_same_state() -> None:
     assert delays(happened, shown) == ([0.5, 2.0], [])
 
 
+def test_what_is_taken_back_at_once_needs_no_status() -> None:
+    evicted_and_loaded = [(11.0, STANDBY), (11.1, LOADED)]
+    happened = Happened(since=10.0, changes={MODEL_ID: [*evicted_and_loaded, (15.0, STANDBY)]})
+    shown = Shown(history={"digits": [(1.0, LOADED), (15.25, STANDBY)]})
+    assert delays(happened, shown) == ([0.25], [])
+
+
+def test_statuses_show_the_models_when_all_are_in_the_state_of_the_registry() -> None:
+    happened = Happened(since=10.0, changes={MODEL_ID: [(11.0, STANDBY)]})
+    assert not happened.shows(Shown())
+    assert not happened.shows(Shown(states={"digits": LOADED}))
+    assert happened.shows(Shown(states={"digits": STANDBY}))
+
+
 def test_a_change_that_no_status_shows_is_missing() -> None:
     happened = Happened(since=10.0, changes={MODEL_ID: [(11.0, STANDBY)]})
     shown = Shown(history={"digits": [(1.0, STANDBY), (12.0, LOADED)]})

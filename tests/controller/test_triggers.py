@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from controller import triggers
+from controller import second_look, triggers
 from controller.model_id import Source
 from controller.runtime.reconcile import Request
 from controller.triggers import Registry, RegistryTriggers
@@ -44,9 +44,10 @@ class Installation:
         await table.start()
         await table.write(name, VModelRecord(owner, ID, ID))
 
-    async def put_model(self, model_id: str) -> None:
+    async def put_model(self, model_id: str, type_: str = "mt:x") -> None:
         table = Table(MemoryStore(self.backends[FIRST]), KEYS.models, MODELS)
-        await table.write(model_id, ModelRecord(type="mt:x"))
+        await table.start()
+        await table.write(model_id, ModelRecord(type=type_))
 
     async def next(self) -> tuple[Source, Request]:
         return await asyncio.wait_for(self.woken.get(), 5)
@@ -96,6 +97,28 @@ async def test_a_model_wakes_the_object_its_id_names(installation: Installation)
         await installation.put_vmodel(FIRST, "stranger", "somebody")
         await installation.put_model(ID)
         assert await installation.next() == M
+
+
+async def test_a_change_wakes_again_for_an_instance_that_did_not_know_it_yet(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_look, "DELAY_S", 0.001)
+    await installation.put_model(ID)
+    async with _following(installation):
+        assert await installation.next() == M
+        await installation.put_model(ID, type_="mt:y")
+        assert await installation.next() == M
+        assert await installation.next() == M
+
+
+async def test_what_is_new_wakes_once(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_look, "DELAY_S", 0)
+    async with _following(installation):
+        await installation.put_model(ID)
+        await installation.put_model(ID.replace("m__", "n__"))
+        assert await installation.next() == M
+        assert (await installation.next())[1].name == "n"
+        assert installation.woken.empty()
 
 
 async def test_it_waits_for_the_secret_and_for_the_store(installation: Installation) -> None:
