@@ -197,6 +197,15 @@ async def test_an_object_that_is_replaced_meanwhile_is_not_mixed(puller: Puller,
         await storage.fetch(found, puller._root)
 
 
+async def test_a_failure_is_not_remembered(puller: Puller, bucket: Bucket) -> None:
+    """The original's GCS client answers with its first error for an hour."""
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            await pull(puller, bucket)
+    bucket.objects = {"m/a": b"a"}
+    assert tree((await pull(puller, bucket)).path) == {"a": b"a"}
+
+
 # ---------------------------------------------------------------- checksums
 
 

@@ -125,3 +125,46 @@ def test_dots_address_nested_objects() -> None:
 def test_only_texts_in_objects_can_be_set(name: str) -> None:
     with pytest.raises(StorageConfigError, match=name):
         override({"object": {"a": "b"}, "list": ["x"], "text": "y"}, {name: "value"})
+
+
+WEB = {"type": "http", "url": "https://files.example:8443/base/", "headers": {"Authorization": "Bearer t"}}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://files.example:8443/base?sig=a%2Fb",
+        "https://files.example:8443/base/sub/dir",
+        "https://files.example:8443/base/",
+    ],
+)
+def test_a_url_may_go_deeper_and_have_a_query(secret: Path, url: str) -> None:
+    (secret / "web").write_text(json.dumps(WEB))
+    assert settings(secret, storage_key="web", storage_params={"url": url}).text("url") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/base",
+        "https://files.example/base",
+        "http://files.example:8443/base",
+        "https://files.example:8443@evil.example/base",
+        "https://files.example:8443/basement",
+        "https://files.example:8443/",
+        "https://files.example:8443/base/../other",
+        "https://files.example:8443/base/%2e%2e/other",
+        "https://files.example:8443/base/..\\other",
+        "",
+    ],
+)
+def test_an_entrys_headers_go_to_its_own_urls_only(secret: Path, url: str) -> None:
+    (secret / "web").write_text(json.dumps(WEB))
+    with pytest.raises(StorageConfigError, match='"url" may not be set so over entry "web"'):
+        settings(secret, storage_key="web", storage_params={"url": url})
+
+
+def test_an_entry_without_a_url_gives_its_headers_to_none(secret: Path) -> None:
+    (secret / "web").write_text(json.dumps({"type": "http", "headers": {"Authorization": "Bearer t"}}))
+    with pytest.raises(StorageConfigError, match='"url"'):
+        settings(secret, storage_key="web", storage_params={"url": "https://evil.example"})
