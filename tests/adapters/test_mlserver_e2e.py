@@ -219,6 +219,37 @@ async def test_mlserver_killed_during_a_load_loads_after_its_restart(
     await adapter.mesh.unload("slow")
 
 
+async def test_five_hundred_loads_leak_no_file_descriptor_or_process(
+    adapter: Any, inference: Any, mlserver: Any
+) -> None:
+    here, server = psutil.Process(), psutil.Process(mlserver.process.pid)
+
+    async def cycle(number: int) -> None:
+        await load(adapter, f"m{number}", "sklearn/svm.joblib", "sklearn")
+        await adapter.mesh.unload(f"m{number}")
+
+    async def batch(first: int) -> None:
+        await asyncio.gather(*(cycle(number) for number in range(first, first + 20)))
+
+    async def settled(bound: tuple[int, ...]) -> None:
+        async with asyncio.timeout(30):
+            while any(now > most for now, most in zip(used(), bound, strict=True)):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    def used() -> tuple[int, ...]:
+        children = len(here.children(recursive=True))
+        return here.num_fds(), server.num_fds(), children, len(server.children(recursive=True))
+
+    await batch(0)  # what is opened once stays open
+    before = used()
+    for first in range(20, 520, 20):
+        await batch(first)
+    # Connections of the S3 client come and go; a leak would be hundreds.
+    await settled((before[0] + 20, before[1] + 5, before[2], before[3]))
+    assert await held(inference) == []
+    assert adapter.files() == []
+
+
 # ---------------------------------------------------------------- the process
 
 

@@ -71,7 +71,12 @@ async def adapter(
         ]
         with (tmp_path / "log").open("wb") as log:
             server = subprocess.Popen(  # noqa: ASYNC220 - returns at once
-                command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=tmp_path,
+                env=os.environ | variables,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             await running.mesh.ready(90)
