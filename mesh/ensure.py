@@ -356,6 +356,8 @@ class Ensurer:
         self._loader.check(urgent=load.urgent, deadline=load.deadline)
         record = await self._registry.find(model_id)  # it may still be on its way to our tables
         started = self._now()
+        # It has been used later than the caller knows; a time to come is none.
+        load.last_used = max(load.last_used, min(record.last_used, started))
         self._registry.post(model_id, copies.claimed(self._own_id, started, load.last_used))
         try:
             size = await self._loader.load(

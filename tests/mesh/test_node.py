@@ -546,3 +546,18 @@ async def test_the_leader_alone_shows_what_there_is_in_the_mesh(mesh: Mesh) -> N
     await one.node.leave()
     await until(lambda: "modelmesh_models_managed_total 3.0" in two.node.metrics.text())
     await until(lambda: "modelmesh_models_" not in one.node.metrics.text())
+
+
+async def test_a_copy_counts_as_used_when_its_record_says_if_that_is_later(mesh: Mesh) -> None:
+    """Else a load asked for with an old time would bring a model back only to be the first to go."""
+    one = await mesh.add()
+    await register(one, "m")
+    await one.bytes.request("m")
+    used = await last_used(one, "m")
+    unloaded = one.node.loader.unload("m")
+    assert unloaded is not None
+    await unloaded
+    await one.api.ensureLoaded(EnsureLoadedRequest(modelId="m", lastUsedTime=used - 3_600_000, sync=True))
+    copy = one.node.loader.cache.get("m")
+    assert copy is not None
+    assert copy.last_used >= used

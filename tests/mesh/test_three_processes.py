@@ -238,7 +238,7 @@ async def test_requests_at_one_instance_have_models_loaded_by_its_peers(
 async def test_the_oldest_content_of_all_instances_makes_room(mesh: Cluster, users: list[User]) -> None:
     user, now = users[2], time.time_ns() // 1_000_000
     loaded: dict[str, list[str]] = {}
-    for place, hours in (("a", 5), ("b", 9), ("c", 1)):
+    for place, hours in (("a", 3), ("b", 5), ("c", 1)):
         loaded[place] = [await user.register(type_=f"on-{place}") for _ in range(ROOM)]
         for number, model_id in enumerate(loaded[place]):
             await user.load(model_id, now - hours * HOUR_MS + number * 1_000)
@@ -249,7 +249,7 @@ async def test_the_oldest_content_of_all_instances_makes_room(mesh: Cluster, use
         if any(record.get("used", {}).get("memory") != ROOM * MIB for record in published.values()):
             return False
         ages = {id_: (now - record["lruTime"]) // HOUR_MS for id_, record in published.items()}
-        return ages == {A: 5, B: 9, C: 1}
+        return ages == {A: 3, B: 5, C: 1}
 
     await until(known, 20)
     new = [await user.register() for _ in range(2)]
