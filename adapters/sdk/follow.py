@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from adapters.errors import AdapterError, ServerUnreachableError
+from adapters.sdk.metrics import SERVER_LIVES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -79,6 +80,7 @@ class ServerFollower:
                 continue
             self._renew = False
             self.epoch += 1
+            SERVER_LIVES.inc()
             await self._become(State.READY)
             await self._until_over()
             await self._become(State.STARTING)

@@ -27,10 +27,10 @@ from adapters.files import clear_folder, folder_name, remove
 from adapters.puller.model_key import ModelKey
 from adapters.sdk.adapter import Model
 from adapters.sdk.follow import ServerFollower
+from adapters.sdk.metrics import LOAD_SECONDS, LOADS, MODELS
+from adapters.sdk.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from adapters.puller.pull import Puller
     from adapters.sdk.adapter import ServerAdapter
     from adapters.sdk.settings import Settings
@@ -60,10 +60,11 @@ class Models:
         self._settings = settings
         self._puller = puller
         self._patience_s = settings.load_timeout_ms / 1000
-        self._turns: defaultdict[str, _Turn] = defaultdict(_Turn)
+        self._turns = Turns()
         self._loads: defaultdict[str, set[asyncio.Task[int]]] = defaultdict(set)
         self._sizes: dict[str, int] = {}
         self.server = ServerFollower(adapter, self._purge, lambda: self._sizes)
+        MODELS.set_function(lambda: len(self._sizes))
 
     @property
     def pristine(self) -> bool:
@@ -97,7 +98,7 @@ class Models:
         """
         for task in self._loads.get(model_id, ()):
             _cancel(task)
-        async with self._turn(model_id):
+        async with self._turns.turn(model_id):
             await self._discard(model_id)
         log.info("unloaded model", model=model_id)
 
@@ -140,7 +141,7 @@ class Models:
         return [task for tasks in self._loads.values() for task in tasks if task.cancelling()]
 
     async def _load(self, request: LoadRequest) -> int:
-        async with self._turn(request.id):
+        async with self._turns.turn(request.id):
             started = asyncio.get_running_loop().time()
             self._sizes.pop(request.id, None)
             try:
@@ -149,6 +150,7 @@ class Models:
                 model = await self._fetch(request)
                 measured = await self._tell_server(model)
             except BaseException as error:
+                LOADS.labels(_code(error)).inc()
                 if isinstance(error, AdapterError):
                     log.warning("load failed", model=request.id, code=error.status.name, reason=str(error))
                 await self._clean_up(request.id)
@@ -156,6 +158,8 @@ class Models:
             size = measured or self._estimate(model.disk_bytes)
             self._sizes[request.id] = size
             seconds = round(asyncio.get_running_loop().time() - started, 3)
+            LOADS.labels("OK").inc()
+            LOAD_SECONDS.observe(seconds)
             log.info("loaded model", model=request.id, type=model.type, bytes=size, seconds=seconds)
             return 0 if self._adapter.measures_later else size
 
@@ -261,28 +265,14 @@ class Models:
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, AdapterError):
             log.error("load failed unexpectedly", model=model_id, exc_info=error)
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, model_id: str) -> AsyncIterator[None]:
-        turn = self._turns[model_id]
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[model_id]
-
-
-class _Turn:
-    """The queue of one model: asyncio's lock is first come, first served."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.wanted = 0
-
 
 def _cancel(task: asyncio.Task[int]) -> None:
     """Cancels once: a second time would break off the cleaning up."""
     if not task.cancelling():
         task.cancel()
+
+
+def _code(error: BaseException) -> str:
+    if isinstance(error, AdapterError):
+        return error.status.name
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"

@@ -12,6 +12,7 @@ from grpc import aio
 
 from adapters.errors import ConfigurationError
 from adapters.puller import Puller
+from adapters.sdk import metrics
 from adapters.sdk.models import Models
 from adapters.sdk.spi import ModelRuntime
 from api.proto.model_runtime_pb2_grpc import add_ModelRuntimeServicer_to_server
@@ -30,7 +31,7 @@ async def serve(adapter: ServerAdapter, settings: Settings, stop: asyncio.Event 
     """Answers the mesh until SIGTERM or SIGINT, or until `stop` is set.
 
     Raises:
-        ConfigurationError: the port is taken, or the models' folder cannot be made.
+        ConfigurationError: a port is taken, or the models' folder cannot be made.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -54,23 +55,24 @@ async def serve(adapter: ServerAdapter, settings: Settings, stop: asyncio.Event 
         raise ConfigurationError(
             f"cannot listen on {address}: another process has the port, or ADAPTER_PORT is wrong",
         ) from error
-    follower = asyncio.create_task(models.server.run())
-    await server.start()
-    log.info("adapter started", server=adapter.title, address=address, capacity=settings.capacity)
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({follower, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if follower.done():
-            follower.result()  # it never ends by itself, so this raises what ended it
-    finally:
-        stopped.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_S):
-                await models.end_loads()
-        await server.stop(_GRACE_S)
-        follower.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await follower
-        await runtime.close()
-        await adapter.close()
-        log.info("adapter stopped", server=adapter.title)
+    with metrics.served(settings.bind_address, settings.metrics_port):
+        follower = asyncio.create_task(models.server.run())
+        await server.start()
+        log.info("adapter started", server=adapter.title, address=address, capacity=settings.capacity)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({follower, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if follower.done():
+                follower.result()  # it never ends by itself, so this raises what ended it
+        finally:
+            stopped.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_S):
+                    await models.end_loads()
+            await server.stop(_GRACE_S)
+            follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await follower
+            await runtime.close()
+            await adapter.close()
+            log.info("adapter stopped", server=adapter.title)

@@ -24,12 +24,14 @@ class Settings:
     """What an adapter is told about its pod. Sizes in bytes.
 
     `capacity` is what models may use: the memory that the server's container requested, less a reserve for
-    the server itself. `per_model_concurrency` 0 sets no limit. `root` is the folder shared with the model
-    server. `environment` is all variables, for those that one adapter alone has.
+    the server itself. `per_model_concurrency` 0 sets no limit, `metrics_port` 0 serves no metrics. `root` is
+    the folder shared with the model server. `environment` is all variables, for those that one adapter alone
+    has.
     """
 
     bind_address: str
     port: int
+    metrics_port: int
     server_port: int
     data_endpoint: str
     capacity: int
@@ -74,6 +76,7 @@ class Settings:
         settings = cls(
             bind_address=environment.get("MODELMESH_BIND_ADDRESS") or "127.0.0.1",
             port=read.number("ADAPTER_PORT", 8085, least=1, most=_LARGEST_PORT),
+            metrics_port=read.number("ADAPTER_METRICS_PORT", 0, least=0, most=_LARGEST_PORT),
             server_port=runtime_port,
             data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{data_port or runtime_port}",
             capacity=memory - reserve,

@@ -1,0 +1,49 @@
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc import aio
+
+from adapters.errors import ConfigurationError, ServerError
+
+
+def sample(text: str, name: str) -> float:
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
+async def test_loads_are_counted_by_their_code(
+    run_adapter: Any, fake_type: Any, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    async with (
+        run_adapter(fake_type, tmp_path, ADAPTER_METRICS_PORT=unused_tcp_port) as adapter,
+        httpx.AsyncClient() as client,
+    ):
+
+        async def read() -> str:
+            return (await client.get(f"http://127.0.0.1:{unused_tcp_port}/metrics")).text
+
+        await adapter.mesh.ready()
+        before = await read()
+        await adapter.mesh.load("good")
+        adapter.server.refusals["bad"] = ServerError(grpc.StatusCode.INVALID_ARGUMENT, "no")
+        with pytest.raises(aio.AioRpcError):
+            await adapter.mesh.load("bad")
+        after = await read()
+    for name in ('modelmesh_adapter_loads_total{code="OK"}', "modelmesh_adapter_load_seconds_count"):
+        assert sample(after, name) == sample(before, name) + 1
+    refused = 'modelmesh_adapter_loads_total{code="INVALID_ARGUMENT"}'
+    assert sample(after, refused) == sample(before, refused) + 1
+    assert sample(after, "modelmesh_adapter_models") == 1
+
+
+async def test_a_taken_metrics_port_is_named(run_adapter: Any, fake_type: Any, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot serve metrics on 127.0.0.1:{port}"):
+            async with run_adapter(fake_type, tmp_path, ADAPTER_METRICS_PORT=port):
+                pass
