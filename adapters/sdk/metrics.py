@@ -12,9 +12,7 @@ from adapters.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOADS = Counter(
-    "modelmesh_adapter_loads", "Loads that have ended, by their gRPC code", ["code"]
-)
+LOADS = Counter("modelmesh_adapter_loads", "Loads that have ended, by their gRPC code", ["code"])
 LOAD_SECONDS = Histogram(
     "modelmesh_adapter_load_seconds",
     "Time of loads that succeeded: pull, layout and the server's own",
