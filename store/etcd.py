@@ -338,14 +338,12 @@ class EtcdStore:
             wanted.mod_revision = compare.mod_revision  # EQUAL is the default
             request.failure.add().request_range.key = key
         for operation in operations:
-            wanted_operation = request.success.add()
+            done = request.success.add()
             if isinstance(operation, Delete):
-                wanted_operation.request_delete_range.key = self._key(operation.key)
+                done.request_delete_range.key = self._key(operation.key)
                 continue
-            put = wanted_operation.request_put
-            put.key = self._key(operation.key)
-            put.value = operation.value
-            put.lease = operation.lease
+            put = done.request_put
+            put.key, put.value, put.lease = self._key(operation.key), operation.value, operation.lease
 
     def _txn_result(
         self, compares: Sequence[Compare], response: etcd_rpc_pb2.TxnResponse, revision: int
@@ -380,8 +378,7 @@ def _prefix_end(prefix: bytes) -> bytes:
 
 
 def _token_is_old(error: AioRpcError) -> bool:
-    old_revision = TOKEN_IS_OLD in (error.details() or "")
-    return error.code() is StatusCode.UNAUTHENTICATED or old_revision
+    return error.code() is StatusCode.UNAUTHENTICATED or TOKEN_IS_OLD in (error.details() or "")
 
 
 def _is_about_auth(reason: str) -> bool:
