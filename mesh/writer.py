@@ -88,7 +88,8 @@ class RecordWriter:
         try:
             while self._waiting:
                 await self._linger()
-                self._urgent.clear()
+                if len(self._waiting) <= MAX_BATCH_TXNS:  # what remains behind it may be urgent
+                    self._urgent.clear()
                 await self._write_batch()
         finally:
             self._work = None

@@ -217,3 +217,15 @@ async def test_lost_races_are_forgotten_with_the_change_that_lost_them(
 
 def used_once_more_or_new(record: ModelRecord | None) -> ModelRecord | None:
     return used_once_more(record) or NEW
+
+
+async def test_changes_that_nobody_waits_for_share_a_write_also_after_an_urgent_one(
+    writer: RecordWriter, store: CountingStore
+) -> None:
+    await writer.apply("m", created)
+    for _ in range(3):
+        writer.post("m", used_once_more)
+        for _ in range(10):  # time enough for a write that waits for nobody
+            await asyncio.sleep(0)
+    await writer.settled()
+    assert store.batches == [1, 1]
