@@ -8,7 +8,7 @@ def test_the_quickstart_shows_the_tutorial_and_leaves_nothing_behind(machine: Ma
     done = machine.local("quickstart")
     text = done.stdout
     promised = [
-        r"\$ kubectl get servingruntimes\nNAME +DISABLED +MODELTYPE +CONTAINERS +AGE\nmlserver-1\.x +sklearn",
+        r"\$ kubectl get servingruntimes\nNAME +DISABLED +MODELTYPE +CONTAINERS .*\nmlserver-1\.x +sklearn",
         r"\$ kubectl apply -f - <<EOF\napiVersion: serving\.kserve\.io/v1beta1",
         r"\$ kubectl get isvc\nNAME +URL +READY .*\nexample-sklearn-isvc +False",
         r"Waiting for runtime Pod to become available",
