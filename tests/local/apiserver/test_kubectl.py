@@ -131,7 +131,10 @@ async def test_get_serving_runtimes(kubectl: Any) -> None:
     }
     await kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
     head, row = _columns(await kubectl("get", "servingruntimes"))
-    assert head == ["NAME", "DISABLED", "MODELTYPE", "CONTAINERS", "AGE"]
+    assert head == [
+        *("NAME", "DISABLED", "MODELTYPE", "CONTAINERS"),
+        *("READY", "PODS", "MODELS", "MEMORY", "AGE"),
+    ]
     assert row[:3] == ["mlserver-1.x", "sklearn", "mlserver"]
 
 
