@@ -134,7 +134,8 @@ class WebStorage:
         """
         downloads = []
         for target in targets:
-            item = await self._look(target.remote)
+            async with self._pod.transfers:
+                item = await self._look(target.remote)
             is_folder = not target.local or target.local.endswith("/")
             name = target.remote.rpartition("/")[2] if is_folder else ""
             downloads.append(Download(item, f"{target.local}{name}"))

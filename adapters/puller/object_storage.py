@@ -76,7 +76,9 @@ class ObjectStorage:
             StorageConfigError: a path cannot be one of an object, or a key cannot be a file.
             StorageError: any other failure, by kind.
         """
-        return without_collisions([download for target in targets for download in await self._find(target)])
+        async with self._pod.transfers:
+            found = [download for target in targets for download in await self._find(target)]
+        return without_collisions(found)
 
     async def fetch(self, downloads: Sequence[Download], folder: Path) -> None:
         """Downloads what was found."""

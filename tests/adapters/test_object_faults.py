@@ -171,7 +171,7 @@ async def test_every_page_of_a_listing_counts_and_siblings_fill_none(puller: Pul
 
 async def test_requests_stay_within_the_pods_bound(puller: Puller, bucket: Bucket) -> None:
     bucket.objects = {f"{model}/{number}": b"x" for model in "mn" for number in range(40)}
-    bucket.delay_s = 0.002
+    bucket.delay_s = 0.02
     await asyncio.gather(pull(puller, bucket, "m", "m"), pull(puller, bucket, "n", "n"))
     assert bucket.most == 5
 
