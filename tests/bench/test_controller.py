@@ -8,7 +8,8 @@ import pytest
 
 from api.core import CONFIG_MAP, NAMESPACE
 from bench.control_plane import OWN_NAMESPACE, Write, control_plane, named, writes
-from bench.controller import LOADED, STANDBY, STATUS, Happened, Shown, delays, status_writes, until
+from bench.controller import until
+from bench.observed import LOADED, STANDBY, STATUS, Happened, Shown, delays, status_writes
 from store.records import ModelRecord
 from store.table import Entry
 
