@@ -1,11 +1,14 @@
-"""A client for tests, run as a process of its own: `lock_client.py <grpc address> <rest address> <seconds>`.
+"""A client for tests, as a process: `lock_client.py <grpc address> <rest address> <seconds> <hits> <fd>`.
 
-For that long it sends hits by gRPC and REST, a few at a time. It prints, as JSON, how many it sent by each
-protocol and the time that the slowest of each took, in seconds.
+For that long, and until it has had so many hits, it sends them by gRPC and REST, a few at a time. Then it
+closes the descriptor and prints, as JSON, how many it sent by each protocol and the time that the slowest of
+each took, in seconds.
 """
 
 import asyncio
+import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -17,19 +20,20 @@ from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc as v2_grpc
 
 ALIAS = "digits"
+IN_FLIGHT = 4
 BODY = {"inputs": [{"name": "predict", "shape": [1], "datatype": "FP32", "data": [1]}]}
 
 
-async def repeat(send: Callable[[], Awaitable[object]], until: float) -> list[float]:
+async def repeat(send: Callable[[], Awaitable[object]], more: Callable[[], bool]) -> list[float]:
     times = []
-    while time.monotonic() < until:
+    while more():
         begun = time.monotonic()
         await send()
         times.append(time.monotonic() - begun)
     return times
 
 
-async def main(grpc_address: str, rest_address: str, seconds: float) -> None:
+async def main(grpc_address: str, rest_address: str, seconds: float, hits: int, end: int) -> None:
     async with grpc.aio.insecure_channel(grpc_address) as channel, httpx.AsyncClient(timeout=30) as client:
         infer = v2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
 
@@ -45,9 +49,13 @@ async def main(grpc_address: str, rest_address: str, seconds: float) -> None:
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)
         until = time.monotonic() + seconds
-        results = await asyncio.gather(
-            repeat(by_grpc, until), repeat(by_grpc, until), repeat(by_grpc, until), repeat(by_rest, until)
-        )
+        sent = itertools.count()
+
+        def more() -> bool:
+            return next(sent) < hits + IN_FLIGHT or time.monotonic() < until
+
+        results = await asyncio.gather(*(repeat(send, more) for send in (by_grpc, by_grpc, by_grpc, by_rest)))
+        os.close(end)
     by_grpc_times = [taken for times in results[:3] for taken in times]
     report = {
         "grpc": {"count": len(by_grpc_times), "slowest": max(by_grpc_times)},
@@ -57,4 +65,4 @@ async def main(grpc_address: str, rest_address: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])))
