@@ -359,7 +359,13 @@ class Assembly:
                 registered=self._registries.registered,
             ),
         )
-        wakes = ModelWakes(kind, objects, self._scope)
+        wakes = ModelWakes(
+            kind,
+            objects,
+            self._scope,
+            catalog=self._runtimes.catalog,
+            reachable=lambda namespace: bool(self._addresses(namespace)),
+        )
         controller = (
             Controller(kind.source.kind.lower(), reconciler, workers=_WORKERS)
             .watches(kind.type)

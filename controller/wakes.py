@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from controller.model_kinds import ModelKind
     from controller.runtime.informer import Lister
     from controller.scope import Scope
+    from controller.status import ModelStatus
 
 T = TypeVar("T", bound=KubeObject)
 
@@ -107,11 +108,15 @@ class ModelWakes:
         kind: which.
         objects: the cache of that kind.
         scope: the served namespaces.
+        catalog: returns the runtimes of a namespace.
+        reachable: tells whether a namespace's mesh has a ready pod.
     """
 
     kind: ModelKind[Any]
     objects: Lister[Any]
     scope: Scope
+    catalog: Callable[[str], Catalog]
+    reachable: Callable[[str], bool]
 
     def all(self, _: KubeObject) -> Iterator[Request]:
         """All objects of all served namespaces."""
@@ -123,21 +128,36 @@ class ModelWakes:
         return self._matching(namespace.name, lambda _: True)
 
     def unsettled_beside(self, obj: KubeObject) -> Iterator[Request]:
-        """The objects in the namespace of `obj` that do not serve what they ask for yet."""
-        return self._matching(obj.namespace, self._unsettled)
+        """The objects in the namespace of `obj` that do not serve what they ask for, or no longer."""
+        return self._unsettled_in(obj.namespace)
 
     def unsettled(self, _: KubeObject) -> Iterator[Request]:
         """Such objects of all served namespaces."""
         for namespace in self.scope.all_enabled():
-            yield from self._matching(namespace, self._unsettled)
+            yield from self._unsettled_in(namespace)
+
+    def _unsettled_in(self, namespace: str) -> Iterator[Request]:
+        # While it has a pod, the mesh tells of every change to what it serves; without one, nobody does.
+        if self.reachable(namespace):
+            return self._matching(namespace, self._unsettled)
+        catalog = self.catalog(namespace)
+        return self._matching(namespace, lambda obj: self._unsettled(obj) or self._lost(obj, catalog))
 
     def _matching(self, namespace: str, predicate: Callable[[Any], bool]) -> Iterator[Request]:
         for obj in self.objects.list(namespace):
             if self.kind.is_ours(obj) and predicate(obj):
                 yield Request(obj.namespace, obj.name)
 
+    def _status(self, obj: KubeObject) -> ModelStatus:
+        return self.kind.fields.read({"status": obj.dump().get("status")})
+
+    def _lost(self, obj: KubeObject, catalog: Catalog) -> bool:
+        """Whether a settled object that has no pod says too much: that it is loaded, or that it could be."""
+        model = model_of(self.kind, obj)
+        return self._status(obj).active is State.LOADED or model is None or not catalog.supporting(model)
+
     def _unsettled(self, obj: KubeObject) -> bool:
-        status = self.kind.fields.read({"status": obj.dump().get("status")})
+        status = self._status(obj)
         settled = (
             status.active in {State.LOADED, State.STANDBY} and status.transition is Transition.UP_TO_DATE
         )

@@ -367,12 +367,8 @@ async def test_a_model_whose_pods_vanish_waits_for_new_ones(world: Any) -> None:
     await world.create_isvc()
     await world.ready()
     await world.pods_go()
-    await world.change("InferenceService", "m", NEW_PATH)
-    await world.until(
-        "InferenceService",
-        "m",
-        lambda o: "lastFailureInfo" in o["status"]["modelStatus"],
-    )
+    status = await world.ready(message="Waiting for runtime Pod to become available: no pod of mlserver-1.x")
+    assert status["modelStatus"]["lastFailureInfo"]["reason"] == "RuntimeUnhealthy"
     await world.pods_come_up()
     await world.until(
         "InferenceService",
@@ -389,7 +385,6 @@ async def test_a_model_that_left_memory_with_its_pods_is_loaded_by_new_ones(worl
     await world.ready()
     await world.pods_go()
     world.mesh.only(ID, "NOT_LOADED")
-    await world.change("InferenceService", "m", {"metadata": {"labels": {"a": "b"}}})
     await world.until(
         "InferenceService",
         "m",
@@ -400,6 +395,36 @@ async def test_a_model_that_left_memory_with_its_pods_is_loaded_by_new_ones(worl
     await world.asked(lambda mesh: any(call.loadNow for call in mesh.calls))
     world.mesh.only(ID, "LOADED")
     await world.ready(message="loaded and serves")
+
+
+async def test_a_standby_model_stays_so_while_pods_restart(world: Any) -> None:
+    world.mesh.say(ID, "NOT_LOADED")
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready(message="first request loads it")
+    await world.settled()
+    before = await world.get("InferenceService", "m")
+    await world.pods_go()
+    await world.create_isvc("witness")
+    await world.ready("witness", status="False", message="Waiting for runtime Pod")
+    await world.settled()
+    assert await world.get("InferenceService", "m") == before
+
+
+@pytest.mark.parametrize("state", ["LOADED", "NOT_LOADED"])
+async def test_a_model_that_lost_its_runtime_and_all_pods_is_not_ready(world: Any, state: str) -> None:
+    world.mesh.say(ID, state)
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready()
+    await world.delete("ServingRuntime", "mlserver-1.x")
+    await world.settled()
+    await world.pods_go()
+    status = await world.ready(status="False", message="no runtime is enabled")
+    assert status["modelStatus"]["lastFailureInfo"]["reason"] == "NoSupportingRuntime"
+    assert "url" not in status
 
 
 async def test_the_registry_wakes_the_controller(world: Any) -> None:
