@@ -141,7 +141,7 @@ class Assembly:
             cache.informer(kind.type).add_handler(self._demand.follow(kind))
         self._endpoints = cache.lister(Endpoints)
         self._monitors = cache.lister(ServiceMonitor, _OF_A_MESH) if sources.monitors else None
-        self._meshes = MeshClients(self._addresses)
+        self._meshes = MeshClients(self._addresses, right=manager.right)
         self._news: dict[Source, asyncio.Queue[Request]] = {source: asyncio.Queue() for source in Source}
         self._runtime_news: asyncio.Queue[Request] = asyncio.Queue()
         self._problems = Problems(self._refused)

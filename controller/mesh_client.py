@@ -15,6 +15,7 @@ import grpc.aio
 
 from api.proto.model_mesh_pb2_grpc import ModelMeshStub
 from controller.errors import MeshCallError, MeshUnreachableError, NameTakenError
+from controller.runtime import fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ _CHANNEL_OPTIONS = (
 class Mesh(Protocol):
     """The management API of one namespace's mesh.
 
-    Every method raises MeshUnreachableError where no instance answers and MeshCallError where one refused.
+    Every method raises MeshUnreachableError where no instance answers and MeshCallError where one refused;
+    those that change something WriteRefusedError where this process may not write any more.
     """
 
     async def set_vmodel(self, request: pb.SetVModelRequest) -> pb.VModelStatusInfo:
@@ -82,6 +84,7 @@ class MeshClient:
 
     Args:
         addresses: returns `host:port` of the ready instances.
+        right: says for how long this process may change something; None: always.
         credentials: TLS; None for plain text.
         timeout_s: limit of one call, in seconds.
     """
@@ -90,10 +93,12 @@ class MeshClient:
         self,
         addresses: Callable[[], Sequence[str]],
         *,
+        right: fence.Right | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._addresses = addresses
+        self._right = right
         self._credentials = credentials
         self._timeout_s = timeout_s
         self._peers: dict[str, _Peer] = {}
@@ -101,7 +106,8 @@ class MeshClient:
 
     async def set_vmodel(self, request: pb.SetVModelRequest) -> pb.VModelStatusInfo:
         """Creates or moves a vmodel; NameTakenError where another owner has the name."""
-        answer: pb.VModelStatusInfo = await self._call("setVModel", request)
+        async with fence.writing(self._right):
+            answer: pb.VModelStatusInfo = await self._call("setVModel", request)
         return answer
 
     async def get_vmodel_status(self, request: pb.GetVModelStatusRequest) -> pb.VModelStatusInfo:
@@ -111,7 +117,8 @@ class MeshClient:
 
     async def delete_vmodel(self, request: pb.DeleteVModelRequest) -> None:
         """Deletes a vmodel, where it exists and has the owner."""
-        await self._call("deleteVModel", request)
+        async with fence.writing(self._right):
+            await self._call("deleteVModel", request)
 
     async def close(self) -> None:
         """Closes all channels; calls in flight fail."""
@@ -127,6 +134,7 @@ class MeshClient:
         start = self._turn % len(addresses)
         refusals = []
         for address in (*addresses[start:], *addresses[:start]):
+            fence.check()
             peer = self._peer(address)
             peer.calls += 1
             try:
@@ -161,16 +169,20 @@ class MeshClients:
 
     Args:
         addresses: returns `host:port` of the ready instances of a namespace.
+        right: says for how long this process may change something; None: always.
     """
 
-    def __init__(self, addresses: Callable[[str], Sequence[str]]) -> None:
+    def __init__(
+        self, addresses: Callable[[str], Sequence[str]], *, right: fence.Right | None = None
+    ) -> None:
         self._addresses = addresses
+        self._right = right
         self._clients: dict[str, MeshClient] = {}
 
     def of(self, namespace: str) -> MeshClient:
         """Returns the namespace's client."""
         if namespace not in self._clients:
-            self._clients[namespace] = MeshClient(lambda: self._addresses(namespace))
+            self._clients[namespace] = MeshClient(lambda: self._addresses(namespace), right=self._right)
         return self._clients[namespace]
 
     async def close(self) -> None:

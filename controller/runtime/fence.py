@@ -18,6 +18,7 @@ from controller.runtime.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from api.resource import Resource
     from controller.runtime.client import JSON, Client, JSONPatch, ListPage, WatchEvent
@@ -44,6 +45,35 @@ def check() -> None:
     right = _current.get()
     if right is not None and right.remaining <= 0:
         raise WriteRefusedError("the right to write has run out: another process may be the leader now")
+
+
+@asynccontextmanager
+async def writing(right: Right | None) -> AsyncIterator[None]:
+    """Let the block write, at most for as long as the right is known to last now; None: always.
+
+    For writes that do not go to the API server: a `FencedClient` does it by itself.
+
+    Raises:
+        WriteRefusedError: the right has run out, before or meanwhile.
+    """
+    if right is None:
+        yield
+        return
+    token = _current.set(right)
+    try:
+        check()
+        limit = asyncio.timeout(right.remaining)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise WriteRefusedError(
+                "the server did not answer before the right to write could run out; reconcile again"
+            ) from None
+    finally:
+        _current.reset(token)
 
 
 class FencedClient:
@@ -171,21 +201,5 @@ class FencedClient:
                 resource, name, namespace, resource_version=resource_version, propagation=propagation
             )
 
-    @asynccontextmanager
-    async def _allowed(self) -> AsyncIterator[None]:
-        """Let the block write, at most for as long as the right is known to last now."""
-        token = _current.set(self._right)
-        try:
-            check()
-            limit = asyncio.timeout(self._right.remaining)
-            try:
-                async with limit:
-                    yield
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                raise WriteRefusedError(
-                    "the server did not answer before the right to write could run out; reconcile again"
-                ) from None
-        finally:
-            _current.reset(token)
+    def _allowed(self) -> AbstractAsyncContextManager[None]:
+        return writing(self._right)

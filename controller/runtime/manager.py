@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from api.meta import KubeObject
     from controller.runtime.client import JSON, Client
     from controller.runtime.controller import Controller
+    from controller.runtime.fence import Right
     from controller.runtime.leader import LeaseLock
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +68,11 @@ class Manager:
         self._tasks: list[Callable[[], Awaitable[None]]] = []
         self._started = asyncio.Event()
         self._stopping = asyncio.Event()
+
+    @property
+    def right(self) -> Right | None:
+        """The right to write elsewhere than to the API server (`fence.writing`); None without election."""
+        return self._leadership
 
     def add_controller(self, controller: Controller) -> None:
         """Run `controller`; `Controller.register` calls it.
@@ -117,6 +123,7 @@ class Manager:
             background = [group.create_task(self.cache.run())]
             background += [group.create_task(_run(task)) for task in self._tasks]
             controllers: list[asyncio.Task[None]] = []
+            keeper: asyncio.Task[None] | None = None
             try:
                 await self._until_stopping(self.cache.wait_synced())
                 _log.info(
@@ -124,13 +131,18 @@ class Manager:
                 )
                 if self._leadership is not None:
                     await self._until_stopping(self._leadership.acquire())
-                    background.append(group.create_task(self._keep(self._leadership)))
                 if not self._stopping.is_set():
+                    if self._leadership is not None:
+                        keeper = group.create_task(self._keep(self._leadership))
                     controllers += [group.create_task(controller.run()) for controller in self._controllers]
                     self._started.set()
                     await self._stopping.wait()
             finally:
                 await self._drain(controllers)
+                if keeper is not None:
+                    # Renewed until here, and no longer: given back, the lease would count as lost.
+                    keeper.cancel()
+                    await asyncio.wait([keeper])
                 if self._leadership is not None:
                     await self._leadership.release()
             for task in background:

@@ -7,7 +7,8 @@ import pytest
 from api.core import Endpoints
 from api.proto import model_mesh_pb2 as pb
 from controller.errors import MeshCallError, MeshUnreachableError, NameTakenError
-from controller.mesh_client import MeshClient, ready_addresses
+from controller.mesh_client import MeshClient, MeshClients, ready_addresses
+from controller.runtime.fence import WriteRefusedError
 
 
 def _request() -> pb.SetVModelRequest:
@@ -96,4 +97,57 @@ async def test_channels_of_vanished_addresses_are_closed(address: str, dead_addr
     addresses.remove(dead_address)
     await client.set_vmodel(_request())
     assert set(client._peers) == {address}
+    await client.close()
+
+
+class Lease:
+    remaining = 10.0
+
+
+async def test_a_former_leader_changes_nothing_in_a_mesh(idle_world: Any, address: str) -> None:
+    lease = Lease()
+    clients = MeshClients(lambda _: [address], right=lease)
+    client = clients.of("ns")
+    await client.set_vmodel(_request())
+    lease.remaining = 0.0
+    with pytest.raises(WriteRefusedError):
+        await client.set_vmodel(_request())
+    with pytest.raises(WriteRefusedError):
+        await client.delete_vmodel(pb.DeleteVModelRequest(vModelId="m", owner="isvc"))
+    await client.get_vmodel_status(pb.GetVModelStatusRequest(vModelId="m", owner="isvc"))
+    assert [type(call) for call in idle_world.mesh.calls] == [pb.SetVModelRequest, pb.GetVModelStatusRequest]
+    await clients.close()
+
+
+async def test_a_lease_that_runs_out_between_two_instances_ends_the_attempts(
+    idle_world: Any, address: str, dead_address: str
+) -> None:
+    class Short:
+        looks = 0
+
+        @property
+        def remaining(self) -> float:
+            self.looks += 1
+            return 10.0 if self.looks <= 3 else 0.0  # on entry, as limit, and for the first instance
+
+    client = MeshClient(lambda: [address, dead_address], right=Short())
+    with pytest.raises(WriteRefusedError):
+        await client.set_vmodel(_request())
+    assert idle_world.mesh.calls == []
+    await client.close()
+
+
+async def test_a_change_without_answer_is_given_up_with_the_lease(idle_world: Any, address: str) -> None:
+    never = asyncio.Event()
+
+    async def hang(request: Any, context: Any) -> Any:
+        del request, context
+        await never.wait()
+
+    idle_world.mesh.answer = hang
+    lease = Lease()
+    lease.remaining = 0.05
+    client = MeshClient(lambda: [address], right=lease)
+    with pytest.raises(WriteRefusedError, match="did not answer before the right to write"):
+        await client.set_vmodel(_request())
     await client.close()

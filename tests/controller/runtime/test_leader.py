@@ -296,3 +296,31 @@ async def test_a_manager_that_loses_the_lease_ends_without_waiting_for_its_recon
         async with asyncio.timeout(10):
             await running
     assert not manager.active
+
+
+async def test_a_lease_that_is_given_back_slowly_is_not_taken_for_lost(core: Core) -> None:
+    class Slow(MemoryClient):
+        async def replace(self, resource: Any, obj: JSON, *, subresource: str = "") -> JSON:
+            if obj["spec"].get("holderIdentity") == "":
+                await asyncio.sleep(20 * lock.retry_period)  # the server's, in which renewals would be due
+            return await super().replace(resource, obj, subresource=subresource)
+
+    lock = LeaseLock("lock", "ns", lease_duration=30, renew_deadline=20, retry_period=0.01)
+    manager, _ = _manager(Slow(core), lock)
+    running = asyncio.create_task(manager.run())
+    await manager.wait_ready()
+    manager.stop()
+    await running
+    assert (await _lease(core))["holderIdentity"] == ""
+
+
+async def test_a_standby_stops_without_having_led(core: Core) -> None:
+    quick = {"lease_duration": 30.0, "renew_deadline": 20.0, "retry_period": 0.01}
+    holder = Leadership(MemoryClient(core), LeaseLock("lock", "ns", "other", **quick))  # type: ignore[arg-type]
+    await holder.acquire()
+    manager, _ = _manager(MemoryClient(core), LeaseLock("lock", "ns", **quick))  # type: ignore[arg-type]
+    running = asyncio.create_task(manager.run())
+    await manager.cache.wait_synced()
+    manager.stop()
+    await running
+    assert (await _lease(core))["holderIdentity"] == "other"
