@@ -7,7 +7,7 @@ share it; how each kind spells a status is in `status_fields`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from api.proto.model_mesh_pb2 import ModelStatusInfo, VModelStatusInfo
@@ -18,8 +18,6 @@ NO_SUPPORTING_RUNTIME = "No ServingRuntime supports specified model type and/or 
 RUNTIME_NOT_RECOGNIZED = "Specified runtime name not recognized"
 _NO_HOME = "There are no running instances that meet the label requirements of type "
 
-REPEATED_FAILURE = timedelta(seconds=20)
-"""A failure seen again within this time keeps its first time: a status write must not cause another."""
 LOADING_POLL_S = 1.0
 NO_POD_POLL_S = 3.0
 
@@ -221,14 +219,18 @@ def _failure(
                 time = datetime.fromtimestamp(copy.time // 1000, UTC) if copy.time else None
                 return replace(failure, location=copy.location, time=time)
         return failure
-    return replace(failure, time=_stable_time(previous, now))
+    return _since(previous, failure, now)
 
 
-def _stable_time(previous: ModelStatus, now: datetime) -> datetime:
-    before = previous.failure.time if previous.failure else None
-    if before is not None and now - before < REPEATED_FAILURE:
-        return before
-    return now.replace(microsecond=0)
+def _since(previous: ModelStatus, failure: Failure, now: datetime) -> Failure:
+    """Dates a failure that the mesh gives no time to; one that lasts keeps the time it began.
+
+    It is seen again every few seconds by every model that waits: a new time each would be a write each.
+    """
+    before = previous.failure
+    if before is not None and (before.reason, before.model_id) == (failure.reason, failure.model_id):
+        return replace(failure, time=before.time or now.replace(microsecond=0))
+    return replace(failure, time=now.replace(microsecond=0))
 
 
 def available(active: State, failure: Failure | None) -> bool:
@@ -304,7 +306,7 @@ def unreachable(previous: ModelStatus, model_id: str, support: Support, now: dat
             runtimes=support.runtimes,
             loads=False,
         )
-    failure = Failure(support.reason, support.message, model_id, time=_stable_time(previous, now))
+    failure = _since(previous, Failure(support.reason, support.message, model_id), now)
     if previous.active in {State.LOADED, State.STANDBY}:
         return replace(
             previous,

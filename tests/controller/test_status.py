@@ -315,19 +315,24 @@ def test_another_failure_is_over_when_loading_starts_again() -> None:
     assert _update(failed, _answer(LOADING)).failure is None
 
 
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [
-        (timedelta(seconds=19), NOW.replace(microsecond=0)),
-        (timedelta(seconds=21), NOW.replace(microsecond=0) + timedelta(seconds=21)),
-    ],
-)
-def test_a_repeated_failure_keeps_its_time_for_a_while(age: timedelta, expected: datetime) -> None:
+def test_a_failure_that_lasts_keeps_the_time_it_began() -> None:
     info = _answer(_failed(NO_HOME + "mt:x: [_no_runtime]"))
     first = _update(ModelStatus(), info, UNSUPPORTED)
-    again = _update(first, info, UNSUPPORTED, NOW + age)
-    assert again.failure is not None
-    assert again.failure.time == expected
+    assert first.failure is not None
+    assert first.failure.time == NOW.replace(microsecond=0)
+    assert _update(first, info, UNSUPPORTED, NOW + timedelta(hours=1)) == first
+    assert machine.unreachable(first, "a", UNSUPPORTED, NOW + timedelta(hours=2)).failure == first.failure
+
+
+def test_another_failure_has_a_time_of_its_own() -> None:
+    later = NOW + timedelta(seconds=5)
+    info = _answer(_failed(NO_HOME + "mt:x: [_no_runtime]"))
+    first = _update(ModelStatus(), info, UNSUPPORTED)
+    renamed = machine.unreachable(first, "b", UNSUPPORTED, later)
+    waiting = _update(first, info, SUPPORTED, later)
+    for status in (renamed, waiting):
+        assert status.failure is not None
+        assert status.failure.time == later.replace(microsecond=0)
 
 
 def test_lost_pods_leave_states_and_availability() -> None:
