@@ -68,8 +68,9 @@ class Stage(IntEnum):
     DEPLOYING = 3
     STARTING = 4
     SOME_READY = 5
-    READY = 6
-    SCALED_TO_ZERO = 7
+    ROLLING_OUT = 6
+    READY = 7
+    SCALED_TO_ZERO = 8
 
 
 REASONS = {
@@ -79,6 +80,7 @@ REASONS = {
     Stage.DEPLOYING: "Deploying",
     Stage.STARTING: "PodsStarting",
     Stage.SOME_READY: "SomePodsReady",
+    Stage.ROLLING_OUT: "RollingOut",
     Stage.READY: "PodsReady",
     Stage.SCALED_TO_ZERO: "ScaledToZero",
 }
@@ -136,6 +138,13 @@ def _pods(local: Local) -> tuple[int, int]:
     return desired, min(deployment.status.ready_replicas, desired)
 
 
+def _rolls_out(deployment: Deployment) -> bool:
+    """Whether pods of an older spec are still there, which may be all that are ready."""
+    status = deployment.status
+    seen = status.observed_generation in {None, deployment.metadata.generation}
+    return not seen or status.replicas > status.updated_replicas
+
+
 def _failure(deployment: Deployment) -> str:
     """What Kubernetes itself says is wrong with the Deployment, such as an exceeded quota."""
     for condition in deployment.status.conditions:
@@ -150,19 +159,21 @@ def _stage(local: Local, problem: str) -> tuple[Stage, str]:
     """How far a runtime is in one namespace, and the sentence for it."""
     if problem or local.refusal:
         return (Stage.INVALID, problem) if problem else (Stage.REFUSED, local.refusal)
-    deployment = local.deployment
-    if deployment is None:
+    if local.deployment is None:
         return Stage.DEPLOYING, "Its Deployment is being made"
     desired, ready = _pods(local)
-    count = f"{ready} of {desired} pods are ready"
     if desired == 0:
         return Stage.SCALED_TO_ZERO, "It has no pods while no model needs it (or while spec.replicas is 0)"
-    if ready == desired:
+    count, done = f"{ready} of {desired} pods are ready", ready == desired
+    if done and not _rolls_out(local.deployment):
         return Stage.READY, count
-    look = f"`kubectl describe deployment {deployment.name} -n {local.namespace}`"
-    if failure := _failure(deployment):
-        return Stage.FAILED, f"{count}: {failure} (see {look})"
-    return Stage.SOME_READY if ready else Stage.STARTING, f"{count}: see {look} where this lasts"
+    failure = _failure(local.deployment)
+    look = f"`kubectl describe deployment {local.deployment.name} -n {local.namespace}`"
+    cause = f": {failure} (see {look})" if failure else f": see {look} where this lasts"
+    if done:
+        return Stage.ROLLING_OUT, f"{count}, older ones are not replaced yet{cause}"
+    progress = Stage.SOME_READY if ready else Stage.STARTING
+    return Stage.FAILED if failure else progress, f"{count}{cause}"
 
 
 def summarize(places: Sequence[Local], problem: str, *, cluster: bool) -> Summary:

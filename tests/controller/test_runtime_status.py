@@ -28,6 +28,17 @@ def _deployment(desired: int | None, ready: int = 0, *conditions: dict[str, Any]
     return Deployment.parse(raw)
 
 
+def _rollout(*conditions: dict[str, Any], generation: int = 4) -> Deployment:
+    """A new template whose two pods do not become ready beside the two old ones, or one not looked at yet."""
+    replicas = (
+        {"replicas": 4, "updatedReplicas": 2} if generation == 4 else {"replicas": 2, "updatedReplicas": 2}
+    )
+    raw = _deployment(2, 2, *conditions).dump()
+    raw["metadata"]["generation"] = generation
+    raw["status"] |= {"observedGeneration": 4} | replicas
+    return Deployment.parse(raw)
+
+
 def _record(runtime: str, count: int, used: int, capacity: int) -> InstanceRecord:
     return InstanceRecord(
         count=count,
@@ -56,6 +67,19 @@ FINE = {"type": "Progressing", "status": "True", "message": "fine"}
         (Local("ns", _deployment(2, 0, QUOTA)), "", Stage.FAILED, "pods are ready: exceeded quota (see"),
         (Local("ns", _deployment(2, 0, STUCK)), "", Stage.FAILED, "ProgressDeadlineExceeded (see"),
         (Local("ns", _deployment(2, 2, QUOTA)), "", Stage.READY, "2 of 2 pods are ready"),
+        (
+            Local("ns", _rollout()),
+            "",
+            Stage.ROLLING_OUT,
+            "2 of 2 pods are ready, older ones are not replaced yet: see",
+        ),
+        (
+            Local("ns", _rollout(STUCK)),
+            "",
+            Stage.ROLLING_OUT,
+            "not replaced yet: ProgressDeadlineExceeded (see",
+        ),
+        (Local("ns", _rollout(generation=5)), "", Stage.ROLLING_OUT, "not replaced yet"),
         (Local("ns", _deployment(1, 2)), "", Stage.READY, "1 of 1 pods are ready"),
         (Local("ns", _deployment(None, 1)), "", Stage.READY, "1 of 1 pods are ready"),
     ],
@@ -185,7 +209,7 @@ NAME = "mlserver-1.x"
 
 async def _pods(world: Any, ready: int, name: str = NAME) -> None:
     deployment = await world.get("Deployment", f"modelmesh-serving-{name}")
-    deployment["status"] = {"replicas": ready, "readyReplicas": ready}
+    deployment["status"] = {"replicas": ready, "updatedReplicas": ready, "readyReplicas": ready}
     await world.client.replace(Deployment.RESOURCE, deployment, subresource="status")
 
 
