@@ -138,6 +138,7 @@ class Ensurer:
                         model_id, last_used=last_used, urgent=urgent, recorded=recorded, deadline=deadline
                     )
                 else:
+                    self._note_sent(target, choice.reason, record)
                     await self._load_there(
                         target, model_id, last_used=last_used, urgent=urgent, deadline=deadline
                     )
@@ -285,21 +286,18 @@ class Ensurer:
             return last or RuntimeDownError("the instances that could hold the model are starting")
         failed = any(self._registry.live(instance_id) for instance_id in record.failed)
         failure = copies.last_failure(record) if failed else None
-        if reason is Reason.FAILED:
-            return failure or last or NoCapacityError("Nowhere available to load")
-        return last or failure or NoCapacityError("Nowhere available to load")
+        first, second = (failure, last) if reason is Reason.FAILED else (last, failure)
+        return first or second or NoCapacityError("Nowhere available to load")
 
     async def _expected_size(self, model_id: str, record: ModelRecord) -> Resources:
-        if record.size is not None:
-            return record.size
-        if self._guard.terms is None:
-            return NOTHING
+        if record.size is not None or self._guard.terms is None:
+            return self._assumed_size(record)
         own_labels = self._own_record().labels
         if len(self._registry.instances) > 1 and allows(self._constraints().of(record.type), own_labels):
             info = ModelInfo(model_id, record.type, record.path, record.key)
             if predicted := await self._runtime.predict(info):
                 return predicted
-        return self._guard.terms.default_size if self._guard.terms else NOTHING
+        return self._assumed_size(record)
 
     def _candidates(self) -> Sequence[Candidate]:
         rows = {id_: row.value for id_, row in self._registry.instances.items()}
@@ -312,7 +310,6 @@ class Ensurer:
         row = self._registry.instances.get(instance_id)
         if row is None:
             raise RuntimeDownError(f"instance {instance_id} has gone")
-        self._outstanding.add(instance_id, self._assumed_size(model_id), self._monotonic())
         await self._peers.load(
             row.value.address,
             model_id,
@@ -325,11 +322,13 @@ class Ensurer:
             await self._registry.refresh(model_id)
         self._routes.flush()
 
-    def _assumed_size(self, model_id: str) -> Resources:
-        record = self._registry.peek(model_id)
-        if record and record.size is not None:
-            return record.size
-        return self._guard.terms.default_size if self._guard.terms else NOTHING
+    def _note_sent(self, target: str, reason: Reason, record: ModelRecord) -> None:
+        if reason is not Reason.LOADING:  # that one has been counted
+            self._outstanding.add(target, self._assumed_size(record), self._monotonic())
+
+    def _assumed_size(self, record: ModelRecord) -> Resources:
+        default = self._guard.terms.default_size if self._guard.terms else NOTHING
+        return default if record.size is None else record.size
 
     def _begin(self, model_id: str, last_used: int, deadline: int | None, *, urgent: bool) -> _Load:
         if self._closed:

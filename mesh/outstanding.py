@@ -24,19 +24,23 @@ class Outstanding:
 
     def add(self, instance_id: str, size: Resources, now: float) -> None:
         """A load of this size is being sent to an instance."""
+        self._forget(now)
         self._sent.append((now, instance_id, size))
         self._totals[instance_id] = self._totals.get(instance_id, NOTHING) + size
 
     def beside(self, candidates: Sequence[Candidate], now: float) -> Sequence[Candidate]:
         """The candidates with what is on its way to them."""
-        while self._sent and self._sent[0][0] <= now - SHOWN_SECONDS:
-            _, instance_id, size = self._sent.popleft()
-            self._totals[instance_id] -= size
-            if self._totals[instance_id] == NOTHING:
-                del self._totals[instance_id]
+        self._forget(now)
         if not self._totals:
             return candidates
         return [
             replace(candidate, used=candidate.used + self._totals.get(candidate.instance_id, NOTHING))
             for candidate in candidates
         ]
+
+    def _forget(self, now: float) -> None:
+        while self._sent and self._sent[0][0] <= now - SHOWN_SECONDS:
+            _, instance_id, size = self._sent.popleft()
+            self._totals[instance_id] -= size
+            if self._totals[instance_id] == NOTHING:
+                del self._totals[instance_id]

@@ -19,3 +19,10 @@ def test_a_load_counts_where_it_was_sent_and_is_forgotten_in_time() -> None:
     assert used(outstanding, SHOWN_SECONDS) == [105, 7]
     assert used(outstanding, 0.5 + SHOWN_SECONDS) == [5, 7]
     assert outstanding._totals == {}
+
+
+def test_what_nobody_asks_about_does_not_grow() -> None:
+    outstanding = Outstanding()
+    for second in range(100):
+        outstanding.add("a", Resources(10), float(second))
+    assert len(outstanding._sent) == 1

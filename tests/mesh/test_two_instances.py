@@ -44,6 +44,20 @@ async def test_a_full_instance_places_on_one_with_room(mesh: Mesh) -> None:
     assert one.runtime.unloads == []
 
 
+async def test_to_note_a_use_elsewhere_is_not_to_fill_that_instance(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await register(one, "a", "SIZE_9000_0_0")
+    await one.bytes.request("a")
+    await register(two, "m", "SIZE_1000_0_0")
+    await two.bytes.request("m")
+    await until(lambda: "m" in one.bytes.models)
+    for _ in range(20):
+        await one.api.ensureLoaded(EnsureLoadedRequest(modelId="m", sync=True))
+    await register(one, "n", "SIZE_4000_0_0")
+    assert await one.bytes.request("n") == Route("two", two.address)
+    assert one.runtime.unloads == []
+
+
 async def test_requests_at_both_instances_share_one_load(mesh: Mesh) -> None:
     one, two = await mesh.add("one"), await mesh.add("two")
     one.runtime.gates["m"] = asyncio.Event()
