@@ -43,7 +43,7 @@ def review(request: JSON) -> JSON:
     """Answers an AdmissionReview (`admission.k8s.io/v1`)."""
     asked = request.get("request") or {}
     verdict: JSON = {"uid": asked.get("uid", ""), "allowed": True}
-    if asked.get("operation") in {"CREATE", "UPDATE"}:
+    if asked.get("operation") in {"CREATE", "UPDATE"} and _says_anything_new(asked):
         try:
             runtime = ServingRuntime.parse(asked.get("object") or {})
         except ValidationError as error:
@@ -58,6 +58,16 @@ def review(request: JSON) -> JSON:
             if found:
                 verdict |= {"allowed": False, "status": _status(403, runtime_validation.sentence(found))}
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": verdict}
+
+
+def _says_anything_new(asked: JSON) -> bool:
+    """Whether spec or annotations change: an older object that breaks a rule can still lose a finalizer."""
+
+    def judged(field: str) -> tuple[Any, ...]:
+        obj = asked.get(field) or {}
+        return obj.get("spec"), (obj.get("metadata") or {}).get("annotations") or {}
+
+    return asked["operation"] == "CREATE" or judged("object") != judged("oldObject")
 
 
 def _status(code: int, message: str) -> JSON:

@@ -45,6 +45,18 @@ def test_a_deletion_is_allowed() -> None:
     assert review(_review({}, "DELETE"))["response"]["allowed"] is True
 
 
+def test_an_object_older_than_the_rules_can_lose_a_finalizer_and_not_change_otherwise() -> None:
+    broken = rule_cases.runtime(grpcEndpoint=None)
+    freed = broken | {"metadata": broken["metadata"] | {"finalizers": []}}
+    asked = _review(freed, "UPDATE")
+    asked["request"]["oldObject"] = broken
+    assert review(asked)["response"]["allowed"] is True
+    annotated = broken["metadata"] | {"annotations": {"serving.kserve.io/metrics": "cpu"}}
+    for changed in (rule_cases.runtime(grpcEndpoint=None, replicas=3), broken | {"metadata": annotated}):
+        asked["request"]["object"] = changed
+        assert review(asked)["response"]["allowed"] is False
+
+
 def _write(folder: Path, authority: trustme.CA) -> None:
     pair = authority.issue_cert(HOST)
     folder.mkdir(exist_ok=True)
