@@ -24,13 +24,8 @@ import structlog
 from controller.runtime import fence, metrics
 from controller.runtime._kubernetes import Configuration, RESTClientObject, config
 from controller.runtime.client import JSON, JSONPatch, ListPage, PatchKind, WatchEvent
-from controller.runtime.errors import (
-    ApiError,
-    ConfigurationError,
-    TransportError,
-    Unauthorized,
-    from_status,
-)
+from controller.runtime.errors import ConfigurationError, TransportError, Unauthorized, from_status
+from controller.runtime.http_response import decode, lines, log_warnings, read_error, retry_delay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -49,8 +44,6 @@ MAX_RETRY_AFTER = 30.0
 """Seconds; a longer Retry-After is the caller's to wait for, as its own back-off."""
 _APPLY = "application/apply-patch+yaml"
 _OK = range(200, 300)
-_TOO_MANY = 429
-_SERVER_ERRORS = range(500, 600)
 
 
 def resource_path(resource: Resource, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -231,8 +224,8 @@ class HttpClient:
         path = resource_path(resource, namespace)
         forever = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.total)
         async with self._send("GET", path, query, timeout=forever) as response:
-            async for line in _lines(response.content):
-                event = _decode(line)
+            async for line in lines(response.content):
+                event = decode(line)
                 if event.get("type") == "ERROR":
                     raise from_status(event.get("object") or {})
                 yield WatchEvent(event["type"], event["object"])
@@ -247,7 +240,7 @@ class HttpClient:
         content_type: str = "application/json",
     ) -> JSON:
         async with self._send(method, path, query, body=body, content_type=content_type) as response:
-            return _decode(await response.read())
+            return decode(await response.read())
 
     @asynccontextmanager
     async def _send(
@@ -279,11 +272,11 @@ class HttpClient:
                 async with self._session.request(method, url, headers=headers, **arguments) as response:
                     metrics.REQUESTS.labels(str(response.status), method, self._host).inc()
                     if response.status in _OK:
-                        _log_warnings(response, method, path)
+                        log_warnings(response, method, path)
                         yield response
                         return
-                    error = await _read_error(response)
-                    delay = _retry_delay(response)
+                    error = await read_error(response)
+                    delay = retry_delay(response)
             except (aiohttp.ClientError, TimeoutError, OSError) as cause:
                 metrics.REQUESTS.labels("<error>", method, self._host).inc()
                 fence.check()
@@ -359,55 +352,3 @@ def _typed(resource: Resource, obj: JSON, subresource: str = "") -> JSON:
 
 def _namespace(obj: JSON) -> str:
     return str(obj["metadata"].get("namespace") or "")
-
-
-def _decode(data: bytes) -> JSON:
-    try:
-        body = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise TransportError(f"the API server sent something that is not JSON: {data[:200]!r}") from error
-    if not isinstance(body, dict):
-        raise TransportError(f"the API server sent JSON that is not an object: {data[:200]!r}")
-    return body
-
-
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield whole lines of any length; aiohttp's own `readline` refuses those above its buffer's size."""
-    rest: list[bytes] = []
-    async for chunk in stream.iter_any():
-        head, *tail = chunk.split(b"\n")
-        rest.append(head)
-        for part in tail:
-            line = b"".join(rest)
-            rest = [part]
-            if line.strip():
-                yield line
-    if b"".join(rest).strip():
-        raise TransportError("the watch stream ended within an event")
-
-
-async def _read_error(response: aiohttp.ClientResponse) -> ApiError:
-    """Return the typed error of a response that is not a success, whether or not its body is a Status."""
-    data = await response.read()
-    try:
-        status = msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        status = None
-    if not isinstance(status, dict) or status.get("kind") != "Status":
-        text = data[:500].decode(errors="replace").strip() or response.reason or "no message"
-        status = {"message": text}
-    return from_status({"code": response.status} | status)
-
-
-def _retry_delay(response: aiohttp.ClientResponse) -> float | None:
-    """Seconds to wait before the request may be repeated; None when the server did not ask for it."""
-    value = response.headers.get("Retry-After", "")
-    if not value.isdecimal() or not (response.status == _TOO_MANY or response.status in _SERVER_ERRORS):
-        return None
-    return float(value)
-
-
-def _log_warnings(response: aiohttp.ClientResponse, method: str, path: str) -> None:
-    """Log the warnings by which a server tells of deprecated versions and ignored fields."""
-    for warning in response.headers.getall("Warning", ()):
-        _log.warning("server warns", method=method, path=path, text=warning)
