@@ -9,19 +9,19 @@ from types import MappingProxyType
 import structlog
 
 from mesh import copies
-from mesh.bytes import BytePath, Miss
+from mesh.bytes import BytePath
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.ensure import Ensurer
-from mesh.errors import MeshError, ModelNotFoundError, NoCapacityError
+from mesh.errors import MeshError, ModelNotFoundError
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
 from mesh.loading import Loader
 from mesh.management import ManagementApi
 from mesh.metrics import PolicyMetrics
+from mesh.misses import MissHandler
 from mesh.models import Models
-from mesh.patience import Patience
 from mesh.peer import Peers, peer_handlers
 from mesh.presence import Presence
 from mesh.readiness import Readiness
@@ -78,7 +78,6 @@ class MeshNode:
         self._store = store
         self._runtime = runtime
         self._now = now
-        self._answers: set[asyncio.Task[None]] = set()
         self._upkeep: set[asyncio.Task[None]] = set()
         self._requests = 0
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
@@ -125,6 +124,16 @@ class MeshNode:
         self.vmodels = VModels(
             self.registry, ensure=self._load_in_background, now=now, default_owner=config.default_owner
         )
+        self.misses = MissHandler(
+            config.instance_id,
+            self.vmodels,
+            self.ensurer,
+            self.loader,
+            self.guard,
+            self.routes,
+            metrics=self.metrics,
+            now=now,
+        )
         self.status = StatusReporter(
             self.registry, no_home=self.ensurer.no_home, is_wanted=self.models.is_wanted
         )
@@ -147,7 +156,7 @@ class MeshNode:
         """
         self.apply(self.settings)
         management = ManagementApi(self.models, self.vmodels, self.status)
-        self.byte_path.start(self._take, management.handlers() | peer_handlers(self._load_for_peer))
+        self.byte_path.start(self.misses.take, management.handlers() | peer_handlers(self._load_for_peer))
         await self.presence.claim(self._store)
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
@@ -182,7 +191,8 @@ class MeshNode:
     async def stop(self, grace_seconds: float) -> None:
         """Ends: serves the requests under way within the grace, then leaves the registry."""
         await self.byte_path.stop(round(grace_seconds * 1000))
-        for task in (*self._answers, *self._upkeep):
+        self.misses.close()
+        for task in self._upkeep:
             task.cancel()
         await self.models.close()
         await self.ensurer.close()
@@ -225,72 +235,6 @@ class MeshNode:
                 for model_id in self.registry.holdings(own)
             }
         )
-
-    def _take(self, miss: Miss) -> None:
-        task = asyncio.create_task(self._answer(miss), name=f"miss {miss.name}")
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-
-    async def _answer(self, miss: Miss) -> None:
-        started = time.monotonic()
-        try:
-            async with Patience(miss):
-                await self._serve_or_resolve_again(miss)
-            miss.serve()
-        except MeshError as error:
-            miss.fail(error.code.value[0], str(error), error.retry_after_ms)
-        except Exception as error:
-            log.exception("miss not handled", model=miss.name)
-            miss.fail(MeshError.code.value[0], f"the mesh failed: {type(error).__name__}: {error}")
-        finally:
-            self.metrics.cache_miss.observe((time.monotonic() - started) * 1000)
-
-    async def _serve_or_resolve_again(self, miss: Miss) -> None:
-        try:
-            await self._serve(miss)
-        except ModelNotFoundError as error:
-            if not miss.is_alias or await self.vmodels.resolve_again(miss.name, error.model_id) is None:
-                raise
-            # The byte path looks again, and finds the alias elsewhere.
-            self.routes.flush()
-
-    async def _serve(self, miss: Miss) -> None:
-        model_id = miss.model_id
-        if not model_id:
-            model_id = await self.vmodels.resolve(miss.name) if miss.is_alias else miss.name
-        excluded = set(miss.excluded)
-        if miss.failure is not None:
-            excluded.discard(self._config.instance_id)
-            await self._recover(model_id, miss.failure, miss.since_tried_ms or 0)
-        while True:
-            left = miss.deadline_ms
-            try:
-                await self.ensurer.ensure(
-                    model_id,
-                    last_used=self._now(),
-                    urgent=True,
-                    excluded=excluded,
-                    recorded=False,
-                    deadline=None if left is None else self._now() + left,
-                )
-            except NoCapacityError:
-                if not _more_patient(left, miss.deadline_ms):
-                    raise
-            else:
-                break
-        self.routes.flush()
-
-    async def _recover(self, model_id: str, failure: str, since_tried_ms: int) -> None:
-        """The own copy failed a request: it goes, or with a dead server all of them do.
-
-        A copy that was loaded since the request was sent is another one, and stays.
-        """
-        if self.loader.loaded_since(model_id, self._now() - since_tried_ms):
-            return
-        if failure == "unavailable" and await self.guard.suspect():
-            return
-        log.warning("copy cannot serve, loading it again", model=model_id, failure=failure)
-        self.loader.unload(model_id, drain=failure != "not_found")
 
     async def _load_in_background(self, model_id: str, last_used: int) -> None:
         await self.ensurer.ensure(model_id, last_used=min(last_used, self._now()), urgent=False)
@@ -395,8 +339,3 @@ class MeshNode:
 def _is_another(before: ModelRecord, now: ModelRecord) -> bool:
     """Whether the model was deleted and another one of its name registered, both before we saw it."""
     return (before.type, before.path, before.key) != (now.type, now.path, now.key)
-
-
-def _more_patient(before: int | None, now: int | None) -> bool:
-    """Whether a request has joined that can wait for longer; times left, in ms."""
-    return before is not None and (now is None or now > before)

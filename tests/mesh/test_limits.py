@@ -359,7 +359,7 @@ async def test_the_most_patient_of_the_waiting_requests_decides(mesh: Mesh) -> N
     requests = await occupied(one, "a", "b", "c")
     await register(one, "m")
     miss = JoinedMiss("m", False, "m", [], None, None, asyncio.get_running_loop().create_future())  # noqa: FBT003
-    served = asyncio.create_task(one.node._serve(miss))
+    served = asyncio.create_task(one.node.misses._serve(miss))
     await until(lambda: one.node.loader.pending == 4)
     await end(one, requests)
     await served
