@@ -57,12 +57,22 @@ def main(argv: list[str]) -> int:
 
 async def _run(config: Config) -> None:
     stopping = asyncio.Event()
+    process = MeshProcess(config)
+    starting = asyncio.create_task(process.start())
+
+    def stop() -> None:
+        stopping.set()
+        starting.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    process = MeshProcess(config)
+        loop.add_signal_handler(number, stop)
     try:
-        await process.start()
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            log.info("mesh not started: told to stop")
+            return
+        starting.result()
         await process.run(stopping)
     finally:
         await process.stop()
@@ -146,6 +156,8 @@ class MeshProcess:
             await pages.stop()
         if self._node is not None:
             await self._node.byte_path.stop(0)
+            with suppress(StoreError):
+                await self._node.session.end()
         if self._store is not None:
             await self._store.close()
 

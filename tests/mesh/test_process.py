@@ -290,6 +290,20 @@ async def test_sigterm_ends_it_and_its_entry_in_the_registry(one: Process) -> No
         await store.close()
 
 
+async def test_sigterm_ends_it_while_it_waits_for_another_of_its_name(
+    etcd: EtcdServer, stack: ExitStack, one: Process
+) -> None:
+    other = Process(one.name, one.folder, etcd, stack)
+    other.start_mesh()
+    assert other.mesh is not None
+    await until(lambda: other.status("probe", "/live") == 200, 60)
+    await until(lambda: listens(other.ports["grpc"]), 60)
+    assert other.status("probe", "/ready") == 503
+    other.mesh.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(other.mesh.wait, 10) == 0
+    assert one.status("probe", "/ready") == 200
+
+
 async def test_an_etcd_that_lost_everything_is_filled_again_while_models_go_on_serving(
     tmp_path: Path, stack: ExitStack
 ) -> None:
