@@ -350,9 +350,15 @@ def invalid_refreshed(invalid: ModelStatus, info: VModelStatusInfo, urls: Urls) 
     return replace(status, available=serving)
 
 
-def requeue_after(status: ModelStatus) -> float | None:
-    """Returns after how many seconds to ask the mesh again where nothing else wakes the controller."""
-    if status.waits_for_runtime:
+def requeue_after(status: ModelStatus, *, supported: bool = True) -> float | None:
+    """Returns after how many seconds to ask the mesh again where nothing else wakes the controller.
+
+    Args:
+        status: as the mesh says.
+        supported: whether a runtime supports the model. The mesh learns it later, when the runtime's last
+            pod has gone; a model that is not in memory is then changed by nothing.
+    """
+    if status.waits_for_runtime or (not supported and status.failure is None):
         return NO_POD_POLL_S
     if State.LOADING in {status.active, status.target}:
         return LOADING_POLL_S

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from api.meta import KubeObject
+from controller import labels
 from controller.demand import model_of
 from controller.mesh_client import ready_addresses
 from controller.reconcilers.servingruntime import RUNTIME_KINDS
@@ -137,31 +138,40 @@ class ModelWakes:
             yield from self._unsettled_in(namespace)
 
     def _unsettled_in(self, namespace: str) -> Iterator[Request]:
-        # While it has a pod, the mesh tells of every change to what it serves; without one, nobody does.
-        if self.reachable(namespace):
-            return self._matching(namespace, self._unsettled)
-        catalog = self.catalog(namespace)
-        return self._matching(namespace, lambda obj: self._unsettled(obj) or self._lost(obj, catalog))
+        supported = self._supported_in(namespace)
+        reachable = self.reachable(namespace)
+
+        def concerned(obj: Any) -> bool:
+            # Without a pod nobody tells what became of a model in memory; with one, the mesh does.
+            status = self.kind.fields.read({"status": obj.dump().get("status")})
+            lost = status.active is State.LOADED and not reachable
+            return lost or not _settled(status) or not supported(obj)
+
+        return self._matching(namespace, concerned)
+
+    def _supported_in(self, namespace: str) -> Callable[[Any], bool]:
+        """Returns what tells whether a runtime supports an object's model; models are many and types few."""
+        catalog, known = self.catalog(namespace), dict[str, bool]()
+
+        def supported(obj: Any) -> bool:
+            if (model := model_of(self.kind, obj)) is None:
+                return False
+            type_ = labels.model_type(model)
+            if type_ not in known:
+                known[type_] = bool(catalog.supporting(model))
+            return known[type_]
+
+        return supported
 
     def _matching(self, namespace: str, predicate: Callable[[Any], bool]) -> Iterator[Request]:
         for obj in self.objects.list(namespace):
             if self.kind.is_ours(obj) and predicate(obj):
                 yield Request(obj.namespace, obj.name)
 
-    def _status(self, obj: KubeObject) -> ModelStatus:
-        return self.kind.fields.read({"status": obj.dump().get("status")})
 
-    def _lost(self, obj: KubeObject, catalog: Catalog) -> bool:
-        """Whether a settled object that has no pod says too much: that it is loaded, or that it could be."""
-        model = model_of(self.kind, obj)
-        return self._status(obj).active is State.LOADED or model is None or not catalog.supporting(model)
-
-    def _unsettled(self, obj: KubeObject) -> bool:
-        status = self._status(obj)
-        settled = (
-            status.active in {State.LOADED, State.STANDBY} and status.transition is Transition.UP_TO_DATE
-        )
-        return not (settled and status.available and status.failure is None)
+def _settled(status: ModelStatus) -> bool:
+    serves = status.active in {State.LOADED, State.STANDBY} and status.transition is Transition.UP_TO_DATE
+    return serves and status.available and status.failure is None
 
 
 def addresses_changed(old: Endpoints | None, new: Endpoints | None) -> bool:

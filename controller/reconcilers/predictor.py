@@ -150,7 +150,7 @@ class ModelReconciler(Generic[T]):
         else:
             status = machine.updated(previous, info, support, self._urls(obj), now)
         await self._show(obj, raw, previous, status, id_)
-        return Result(machine.requeue_after(status))
+        return Result(machine.requeue_after(status, supported=support.exists))
 
     async def _invalid(self, obj: T, id_: str, error: InvalidSpecError) -> Result:
         raw = obj.dump()

@@ -13,6 +13,7 @@ import yaml
 
 from api.core import NAMESPACE
 from api.proto import model_mesh_pb2 as pb
+from controller import status as machine
 from controller.reconcilers import predictor as reconciler
 from controller.runtime.errors import Forbidden
 from store.records import MODELS, VMODELS, ModelRecord, VModelRecord
@@ -425,6 +426,27 @@ async def test_a_model_that_lost_its_runtime_and_all_pods_is_not_ready(world: An
     status = await world.ready(status="False", message="no runtime is enabled")
     assert status["modelStatus"]["lastFailureInfo"]["reason"] == "NoSupportingRuntime"
     assert "url" not in status
+
+
+async def test_a_standby_model_that_lost_its_runtime_is_asked_about_until_the_mesh_knows(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "NO_POD_POLL_S", 0.05)
+    world.mesh.say(ID, "NOT_LOADED")
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready(message="first request loads it")
+    await world.settled()
+    world.mesh.calls.clear()
+    await world.delete("ServingRuntime", "mlserver-1.x")
+    # Its pods are still there, and other runtimes' stay: no event tells of the end.
+    await world.asked(lambda mesh: len(mesh.calls) > 1)
+    lost = "There are no running instances that meet the label requirements of type mt:sklearn: [mt:sklearn]"
+    world.mesh.say(ID, "LOADING_FAILED", lost)
+    status = await world.ready(status="False", message="no runtime is enabled")
+    assert status["modelStatus"]["lastFailureInfo"]["reason"] == "NoSupportingRuntime"
+    await world.settled()
 
 
 async def test_the_registry_wakes_the_controller(world: Any) -> None:
