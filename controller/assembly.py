@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from controller.deployment.mesh import KVSTORE_PREFIX
 from controller.mesh_client import MeshClients, ready_addresses
 from controller.model_id import Source
 from controller.model_kinds import INFERENCE_SERVICE, PREDICTOR, ModelKind
+from controller.reconcilers import namespace as namespace_secrets
 from controller.reconcilers.configuration import ConfigurationReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.predictor import ModelReconciler, Surroundings
@@ -51,7 +51,7 @@ from controller.runtime_status import Problems
 from controller.scope import Scope, switched
 from controller.triggers import Registry
 from controller.wakes import ModelWakes, NamespaceWakes, RuntimeWakes, addresses_changed, exists_otherwise
-from store.connection import connect, parse_connection
+from store.connection import connect
 from store.errors import ConnectionConfigError
 from store.keys import Keyspace
 
@@ -187,9 +187,8 @@ class Assembly:
         secret = self._secrets.get(self._etcd_secret, self._environment.namespace)
         if secret is None:
             return None
-        entries = {name: base64.b64decode(value) for name, value in secret.data.items()}
         try:
-            connection = parse_connection(entries.get("etcd_connection", b""), entries)
+            connection = namespace_secrets.connection(secret)
         except ConnectionConfigError as error:
             _log.error("etcd Secret cannot be used", secret=secret.name, error=str(error))
             return None

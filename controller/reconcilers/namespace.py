@@ -14,6 +14,8 @@ from controller import claims, constraints, marks, runtimes
 from controller.runtime.apply import ensure
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
+from store.connection import parse_connection
+from store.errors import ConnectionConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from controller.runtime.events import EventRecorder
     from controller.runtime.informer import Lister
     from controller.scope import Scope
+    from store.connection import EtcdConnection
 
 JSON = dict[str, Any]
 
@@ -46,6 +49,12 @@ _SETTINGS = (
     "client_certificate_file",
     "override_authority",
 )
+
+
+def connection(secret: Secret) -> EtcdConnection:
+    """Reads the etcd Secret; ConnectionConfigError names the setting at fault."""
+    entries = {name: base64.b64decode(value) for name, value in secret.data.items()}
+    return parse_connection(entries.get(CONNECTION, b""), entries)
 
 
 def connection_for(source: Secret, namespace: str, root_prefix: str, controller: str) -> JSON:
@@ -103,7 +112,7 @@ class NamespaceReconciler:
     copies: Callable[[str], Awaitable[Secret | None]]
     storages: Callable[[str], Awaitable[Secret | None]]
     config_maps: Lister[ConfigMap]
-    _looked_at: dict[str, str] = field(default_factory=dict)
+    _looked_at: dict[tuple[str, str], str] = field(default_factory=dict)
 
     async def reconcile(self, request: Request) -> Result:
         """Makes both be there where the namespace is served and has a runtime, and nowhere else."""
@@ -113,6 +122,7 @@ class NamespaceReconciler:
         if namespace != self.scope.own:
             await self._connect(namespace, wanted=bool(found))
         if found:
+            await self._look_at_connection()
             await self._look_at_storages(namespace)
         return Result()
 
@@ -139,23 +149,36 @@ class NamespaceReconciler:
         try:
             copy = connection_for(source, namespace, self.scope.root_prefix(namespace), self.scope.own)
         except ValueError as error:
-            message = f"Not usable, namespaces keep the connection they have: {CONNECTION}: {error}"
-            await self.recorder.event(source, "Warning", "InvalidConnection", message)
+            _log.error("etcd Secret cannot be copied", namespace=namespace, error=str(error))
             return
         done = await ensure(self.client, SECRET, copy, live=live)
         if done.action != "unchanged":
             _log.info(f"etcd Secret {done.action}", namespace=namespace, secret=self.etcd_secret)
 
+    async def _look_at_connection(self) -> None:
+        """Tells once of each version of the etcd Secret what of it cannot be used."""
+        secret = self.secrets.get(self.etcd_secret, self.scope.own)
+        if secret is None or not self._is_new(secret):
+            return
+        try:
+            connection(secret)
+        except ConnectionConfigError as error:
+            message = f"Not usable, no mesh starts with it; namespaces keep the copies they have: {error}"
+            await self.recorder.event(secret, "Warning", "InvalidConnection", message)
+
     async def _look_at_storages(self, namespace: str) -> None:
         """Tells once of each version of the storage Secret which entries cannot be used."""
         secret = await self.storages(namespace)
-        version = "" if secret is None else secret.metadata.resource_version
-        if secret is None or self._looked_at.get(namespace) == version:
+        if secret is None or not self._is_new(secret):
             return
-        self._looked_at[namespace] = version
         if entries := claims.unreadable(secret):
             message = f"Not a JSON object, and of no use to models that name it: {', '.join(entries)}"
             await self.recorder.event(secret, "Warning", "InvalidStorage", message)
+
+    def _is_new(self, secret: Secret) -> bool:
+        key, version = (secret.namespace, secret.name), secret.metadata.resource_version
+        known, self._looked_at[key] = self._looked_at.get(key), version
+        return known != version
 
     async def _remove(self, resource: Resource, live: KubeObject | None) -> None:
         if live is None or not marks.made_by(live, self.scope.own):

@@ -87,6 +87,16 @@ async def test_a_connection_that_cannot_be_read_is_told_and_changes_no_copy(
         assert (await world.get("Secret", "model-serving-etcd", USER))["data"] == before["data"]
 
 
+async def test_a_connection_that_no_mesh_can_use_is_told_in_the_own_namespace_too(world: Any) -> None:
+    await world.create_runtime()
+    await world.put_secret("model-serving-etcd", {"etcd_connection": CONNECTION, "ca.crt": "PEM"})
+    (event,) = await world.events("InvalidConnection", kind="Secret")
+    assert "client_key_file names 'absent.key', which is not there" in event["message"]
+    await world.put_secret("storage-config", {"k": {}})  # wakes the namespace; the Secret is told of once
+    await world.settled()
+    assert [e["count"] for e in await world.events("InvalidConnection", kind="Secret")] == [1]
+
+
 async def test_a_disabled_namespace_loses_everything_and_its_models_say_so(
     cluster: Any, controller_in: Any
 ) -> None:
@@ -184,7 +194,7 @@ def _counted(world: Any, method: str) -> Counter[str]:
 async def test_a_settled_installation_is_not_written_again(cluster: Any, controller_in: Any) -> None:
     """A controller that starts anew finds all as it should be, and writes nothing."""
     world = cluster
-    await world.put_secret("model-serving-etcd", {"etcd_connection": CONNECTION})
+    await world.create_etcd_secret()
     await world.create_runtime("ClusterServingRuntime", {"serving.kserve.io/autoscalerClass": "hpa"})
     await world.enable(USER)
     world.mesh.say("m__isvc-", "LOADED")
