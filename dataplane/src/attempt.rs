@@ -23,6 +23,8 @@ use crate::v2;
 
 /// How a server of the V2 protocol is asked for a model.
 const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
+/// What `TorchServe` puts into its text when it does not know a model.
+const NOT_FOUND_OF_TORCHSERVE: &str = "org.pytorch.serve.archive.model.ModelNotFoundException";
 
 /// How one copy took a call.
 #[derive(Debug)]
@@ -140,12 +142,16 @@ enum Verdict {
     Served,
 }
 
-/// Reads an error of the model server. Triton and MLServer do not use `NOT_FOUND` for a model they do not know.
+/// Reads an error of the model server. Triton, MLServer and `TorchServe` have other codes than `NOT_FOUND` for a
+/// model they do not know.
 fn verdict(status: &Status) -> Verdict {
     let text = status.message.as_str();
     match status.code {
         Code::NotFound => Verdict::Lost,
         Code::InvalidArgument if text.starts_with("Model ") && text.contains(" not found") => Verdict::Lost,
+        Code::Internal if text.starts_with("Model not found") && text.contains(NOT_FOUND_OF_TORCHSERVE) => {
+            Verdict::Lost
+        }
         Code::Unavailable
             if text.contains("Request for unknown model")
                 && (text.contains("is not found") || text.contains("has no available versions")) =>
@@ -164,6 +170,7 @@ mod tests {
 
     #[test]
     fn a_lost_model_is_recognised_by_what_servers_say() {
+        let torchserve = "Model not found: a\norg.pytorch.serve.archive.model.ModelNotFoundException";
         for (code, text, expected) in [
             (Code::NotFound, "", Verdict::Lost),
             (Code::InvalidArgument, "Model iris__isvc-1 not found", Verdict::Lost),
@@ -173,6 +180,8 @@ mod tests {
             (Code::Unavailable, "shutting down", Verdict::Unavailable),
             (Code::ResourceExhausted, "", Verdict::Exhausted),
             (Code::Internal, "", Verdict::Served),
+            (Code::Internal, "Model not found", Verdict::Served),
+            (Code::Internal, torchserve, Verdict::Lost),
         ] {
             assert_eq!(verdict(&Status::new(code, text)), expected, "{code:?} {text}");
         }
