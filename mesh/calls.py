@@ -6,8 +6,9 @@ No other thread ever needs the interpreter.
 """
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -16,8 +17,11 @@ from modelmesh_dataplane import Call, Dataplane, Gone, Miss, Reply
 from modelmesh_dataplane import Channel as NativeChannel
 
 from mesh.bytes import CallError, Channel, Handler, Metadata, OnMiss
+from mesh.bytes import Reply as Answer
 from mesh.errors import InvalidRequestError, MeshError
 
+MAX_INFLATED_BYTES = 4 << 20
+"""Largest answer that came compressed: gRPC's usual limit of messages."""
 CODES = {code.value[0]: code for code in StatusCode}
 Request = TypeVar("Request", bound=Message)
 
@@ -123,7 +127,7 @@ class _Channel:
 
     async def call(
         self, method: str, message: bytes, *, timeout_seconds: float | None = None, metadata: Metadata = ()
-    ) -> Reply:
+    ) -> Answer:
         timeout_ms = None if timeout_seconds is None else round(timeout_seconds * 1000)
         sent = self._native.send(method, message, timeout_ms, metadata)
         waiting = self._inbox.expect(sent.number)
@@ -138,12 +142,42 @@ class _Channel:
             self._waiting.discard(waiting)
         if reply.code:
             raise CallError(CODES[reply.code], reply.details, reply)
-        return reply
+        return _Inflated(reply, _inflated(reply)) if reply.compressed else reply
 
     def close(self, why: str) -> None:
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(CallError(StatusCode.UNAVAILABLE, why))
+
+
+class _Inflated(NamedTuple):
+    """A reply that came compressed."""
+
+    reply: Reply
+    message: bytes
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        return self.reply.retry_after_ms
+
+    def metadata(self, name: str) -> str | None:
+        return self.reply.metadata(name)
+
+
+def _inflated(reply: Reply) -> bytes:
+    """The message of a server that compresses unasked, as those of gRPC for Python and C++ can be told to."""
+    encoding = reply.metadata("grpc-encoding")
+    if encoding not in {"gzip", "deflate"}:
+        raise CallError(StatusCode.INTERNAL, f"the server's answer is compressed, unasked, as {encoding}")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # which takes either
+    try:
+        message = inflater.decompress(reply.message, MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise CallError(StatusCode.INTERNAL, f"the server's answer is no {encoding}: {error}") from None
+    if not inflater.eof:
+        text = f"the server's {encoding} answer has no end, or is larger than {MAX_INFLATED_BYTES} bytes"
+        raise CallError(StatusCode.INTERNAL, text)
+    return message
 
 
 def _closed() -> CallError:

@@ -43,13 +43,19 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Metadata from after the message.
     pub trailers: HeaderMap,
+    /// The message is compressed, as `grpc-encoding` says: some servers do so unasked.
+    pub compressed: bool,
     /// The encoded answer; empty in case of an error.
     pub message: Bytes,
 }
 
 impl Reply {
     fn failed(number: u64, status: Status) -> Self {
-        Self { number, status, headers: HeaderMap::new(), trailers: HeaderMap::new(), message: Bytes::new() }
+        Self::without_message(number, status, HeaderMap::new(), HeaderMap::new())
+    }
+
+    fn without_message(number: u64, status: Status, headers: HeaderMap, trailers: HeaderMap) -> Self {
+        Self { number, status, headers, trailers, compressed: false, message: Bytes::new() }
     }
 }
 
@@ -122,20 +128,19 @@ async fn call(
     let status = status.or_else(|| grpc::read_status(&trailers));
     let status = status.unwrap_or(Status::new(Code::Unknown, "the server gave no status"));
     if status.code != Code::Ok {
-        return Ok(Reply { number, status, headers, trailers, message: Bytes::new() });
+        return Ok(Reply::without_message(number, status, headers, trailers));
     }
-    let message = unframed(collected.to_bytes())?;
-    Ok(Reply { number, status, headers, trailers, message })
+    let (compressed, message) = unframed(collected.to_bytes())?;
+    Ok(Reply { number, status, headers, trailers, compressed, message })
 }
 
-/// The one message of an answer.
-fn unframed(mut body: Bytes) -> Result<Bytes, Status> {
+/// Whether the one message of an answer is compressed, and the message.
+fn unframed(mut body: Bytes) -> Result<(bool, Bytes), Status> {
     match grpc::parse_prefix(&body) {
-        Some((0, len)) if body.len() == grpc::PREFIX_LEN + len => {
+        Some((flag @ (0 | 1), len)) if body.len() == grpc::PREFIX_LEN + len => {
             body.advance(grpc::PREFIX_LEN);
-            Ok(body)
+            Ok((flag == 1, body))
         }
-        Some((1, _)) => Err(Status::new(Code::Internal, "the server's answer is compressed, unasked")),
         _ => Err(Status::new(Code::Internal, "the server's answer is not one message")),
     }
 }
@@ -145,12 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_exactly_one_plain_message() {
-        assert_eq!(unframed(grpc::frame(b"12")).unwrap(), "12");
-        assert_eq!(unframed(grpc::frame(b"")).unwrap(), "");
+    fn an_answer_is_exactly_one_message() {
+        assert_eq!(unframed(grpc::frame(b"12")).unwrap(), (false, "12".into()));
+        assert_eq!(unframed(grpc::frame(b"")).unwrap(), (false, "".into()));
         let compressed = [&[1, 0, 0, 0, 1][..], b"x"].concat();
+        assert_eq!(unframed(compressed.into()).unwrap(), (true, "x".into()));
         let two = [grpc::frame(b"1"), grpc::frame(b"2")].concat();
-        for body in [&b""[..], b"\0\0\0\0", &grpc::frame(b"12")[..6], &compressed, &two] {
+        for body in [&b""[..], b"\0\0\0\0", &grpc::frame(b"12")[..6], b"\x02\0\0\0\0", &two] {
             assert_eq!(unframed(Bytes::copy_from_slice(body)).unwrap_err().code, Code::Internal, "{body:?}");
         }
     }

@@ -135,6 +135,9 @@ class Reply:
     @property
     def message(self) -> bytes:
         """The encoded answer; empty unless the code is OK."""
+    @property
+    def compressed(self) -> bool:
+        """Whether the answer is compressed, as its metadata `grpc-encoding` says."""
     def metadata(self, name: str) -> str | None:
         """A value that the server sent before or after its message; `name` is in lower case."""
 

@@ -175,6 +175,11 @@ impl Reply {
         PyBytes::new(py, &self.0.message)
     }
 
+    #[getter]
+    fn compressed(&self) -> bool {
+        self.0.compressed
+    }
+
     fn metadata(&self, name: &str) -> Option<&str> {
         let value = self.0.headers.get(name).or_else(|| self.0.trailers.get(name))?;
         value.to_str().ok()
