@@ -368,13 +368,13 @@ class Assembly:
         controller = (
             Controller(kind.source.kind.lower(), reconciler, workers=_WORKERS)
             .watches(kind.type)
-            .watches(Endpoints, enqueue=wakes.unsettled_beside, predicate=addresses_changed)
-            .watches(ServingRuntime, enqueue=wakes.unsettled_beside, predicate=generation_changed)
+            .watches(Endpoints, enqueue=wakes.beside_pods, predicate=addresses_changed)
+            .watches(ServingRuntime, enqueue=wakes.beside_runtime, predicate=generation_changed)
             .watches(ConfigMap, enqueue=wakes.all, scope=self._config_scope)
             .watches_channel(self._news[kind.source])
         )
         if self._sources.cluster_runtimes:
-            controller.watches(ClusterServingRuntime, enqueue=wakes.unsettled, predicate=generation_changed)
+            controller.watches(ClusterServingRuntime, enqueue=wakes.unserved, predicate=generation_changed)
         if self._namespaces is not None:
             controller.watches(Namespace, enqueue=wakes.within, predicate=switched)
         controller.register(self._manager)

@@ -128,26 +128,34 @@ class ModelWakes:
         """All objects of a namespace, which may have been enabled or disabled."""
         return self._matching(namespace.name, lambda _: True)
 
-    def unsettled_beside(self, obj: KubeObject) -> Iterator[Request]:
-        """The objects in the namespace of `obj` that do not serve what they ask for, or no longer."""
-        return self._unsettled_in(obj.namespace)
+    def beside_pods(self, endpoints: Endpoints) -> Iterator[Request]:
+        """The objects in a namespace whose pods changed that do not serve what they ask for, or no longer.
 
-    def unsettled(self, _: KubeObject) -> Iterator[Request]:
-        """Such objects of all served namespaces."""
-        for namespace in self.scope.all_enabled():
-            yield from self._unsettled_in(namespace)
-
-    def _unsettled_in(self, namespace: str) -> Iterator[Request]:
-        supported = self._supported_in(namespace)
-        reachable = self.reachable(namespace)
+        Without a pod nobody tells what became of a model in memory; with one, the mesh does.
+        """
+        reachable = self.reachable(endpoints.namespace)
 
         def concerned(obj: Any) -> bool:
-            # Without a pod nobody tells what became of a model in memory; with one, the mesh does.
-            status = self.kind.fields.read({"status": obj.dump().get("status")})
-            lost = status.active is State.LOADED and not reachable
-            return lost or not _settled(status) or not supported(obj)
+            status = self._status(obj)
+            return not _settled(status) or (status.active is State.LOADED and not reachable)
 
-        return self._matching(namespace, concerned)
+        return self._matching(endpoints.namespace, concerned)
+
+    def beside_runtime(self, runtime: KubeObject) -> Iterator[Request]:
+        """The objects in a runtime's namespace that are not served, or that no runtime supports any more."""
+        return self._unserved(runtime.namespace)
+
+    def unserved(self, _: KubeObject) -> Iterator[Request]:
+        """Such objects of all served namespaces."""
+        for namespace in self.scope.all_enabled():
+            yield from self._unserved(namespace)
+
+    def _unserved(self, namespace: str) -> Iterator[Request]:
+        supported = self._supported_in(namespace)
+        return self._matching(namespace, lambda obj: not _settled(self._status(obj)) or not supported(obj))
+
+    def _status(self, obj: KubeObject) -> ModelStatus:
+        return self.kind.fields.read({"status": obj.dump().get("status")})
 
     def _supported_in(self, namespace: str) -> Callable[[Any], bool]:
         """Returns what tells whether a runtime supports an object's model; models are many and types few."""
