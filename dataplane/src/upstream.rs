@@ -26,6 +26,9 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// The largest that HTTP/2 allows. All requests share the connection, so a smaller one would let a few clients
 /// that read slowly stop the answers to all others; what one of them can hold is the window of its stream.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Largest head or trailers of an answer. Servers put whole tracebacks into `grpc-message`; an answer beyond this
+/// looks like a broken server.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +231,8 @@ impl Upstream {
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_BYTES);
         if self.pings {
             builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
         }

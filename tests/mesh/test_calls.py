@@ -18,14 +18,19 @@ Start = Callable[[grpc.Compression], Awaitable[Channel]]
 
 
 class Repeat(grpc.GenericRpcHandler):
-    """Answers with as many bytes as the request says, and with metadata."""
+    """Answers with as many bytes as the request says, and with metadata; fails with a text as long."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         async def repeat(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             context.set_trailing_metadata((("of", handler_call_details.method),))
             return b"x" * int(request)
 
-        return grpc.unary_unary_rpc_method_handler(repeat)
+        async def fail(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            await context.abort(StatusCode.INTERNAL, "x" * int(request))
+            raise AssertionError
+
+        method = fail if handler_call_details.method.endswith("/Fail") else repeat
+        return grpc.unary_unary_rpc_method_handler(method)
 
 
 @pytest.fixture
@@ -66,6 +71,14 @@ async def test_a_small_answer_that_is_a_large_one_is_refused(start: Start) -> No
     with pytest.raises(CallError, match=str(MAX_INFLATED_BYTES)) as caught:
         await channel.call(METHOD, b"%d" % (MAX_INFLATED_BYTES + 1))
     assert caught.value.code is StatusCode.INTERNAL
+
+
+async def test_a_traceback_of_any_length_is_an_error_and_no_dead_server(start: Start) -> None:
+    channel = await start(grpc.Compression.NoCompression)
+    for length in (10_000, 100_000, 500_000):
+        with pytest.raises(CallError) as caught:
+            await channel.call("some.Service/Fail", b"%d" % length)
+        assert (caught.value.code, len(caught.value.details)) == (StatusCode.INTERNAL, length)
 
 
 async def test_calls_that_are_given_up_while_their_replies_come_leave_nothing_behind(start: Start) -> None:
