@@ -6,15 +6,15 @@ import base64
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller import model_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from api.core import Secret
     from api.v1alpha1 import PredictorSpec
+
+JSON = dict[str, Any]
 
 _TYPE = "pvc"
 _VOLUME_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -22,28 +22,23 @@ _VOLUME_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 def of_secret(secret: Secret | None) -> set[str]:
     """Returns the claims that entries of the storage Secret name; what is no JSON object has none."""
-    return set() if secret is None else {name for entry in secret.data.values() for name in _claim(entry)}
-
-
-def _claim(encoded: str) -> Iterator[str]:
-    try:
-        entry = json.loads(base64.b64decode(encoded))
-    except ValueError:
-        return
-    if isinstance(entry, dict) and entry.get("type") == _TYPE and isinstance(entry.get("name"), str):
-        yield from filter(None, [entry["name"]])
+    entries = [] if secret is None else [_entry(encoded) or {} for encoded in secret.data.values()]
+    names = (entry.get("name") for entry in entries if entry.get("type") == _TYPE)
+    return {name for name in names if name and isinstance(name, str)}
 
 
 def unreadable(secret: Secret) -> list[str]:
     """Returns the names of the Secret's entries that are no JSON object, sorted."""
-    return sorted(name for name, entry in secret.data.items() if not _is_object(entry))
+    return sorted(name for name, entry in secret.data.items() if _entry(entry) is None)
 
 
-def _is_object(encoded: str) -> bool:
+def _entry(encoded: str) -> JSON | None:
+    """Returns an entry of the Secret; None where it is no JSON object."""
     try:
-        return isinstance(json.loads(base64.b64decode(encoded)), dict)
+        entry = json.loads(base64.b64decode(encoded))
     except ValueError:
-        return False
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def of_model(model: PredictorSpec) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from controller.status_fields import stamp
+from controller.readiness import Explanation
+from controller.status_fields import conditions
 from store.records import NOTHING, InstanceRecord, Resources
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def fields(summary: Summary, before: JSON, generation: int, now: datetime) -> JS
     """
     ours: JSON = {
         "observedGeneration": generation,
-        "conditions": _conditions(before.get("conditions") or [], summary, now),
+        "conditions": _conditions(before, summary, now),
         "pods": {"desired": summary.desired, "ready": summary.ready},
     }
     if summary.models is not None:
@@ -247,24 +248,18 @@ def refusal(status: JSON, generation: int) -> str:
 
 def cleared(before: JSON) -> JSON:
     """Returns the field `status` without ours: the runtime is no longer ModelMesh's."""
-    conditions = [found for found in before.get("conditions") or [] if found.get("type") != READY]
+    foreign = _foreign(before)
     ours = {"conditions", "observedGeneration", "pods", "models", "memory"}
     rest = {name: value for name, value in before.items() if name not in ours}
-    return rest | ({"conditions": conditions} if conditions else {})
+    return rest | ({"conditions": foreign} if foreign else {})
 
 
-def _conditions(before: list[JSON], summary: Summary, now: datetime) -> list[JSON]:
-    foreign = [condition for condition in before if condition.get("type") != READY]
+def _foreign(status: JSON) -> list[JSON]:
+    return [condition for condition in status.get("conditions") or [] if condition.get("type") != READY]
+
+
+def _conditions(before: JSON, summary: Summary, now: datetime) -> list[JSON]:
     if summary.stage is None:
-        return foreign
-    value = "True" if summary.stage >= Stage.SOME_READY else "False"
-    old: JSON = next((condition for condition in before if condition.get("type") == READY), {})
-    unchanged = old.get("status") == value and old.get("lastTransitionTime")
-    ready = {
-        "type": READY,
-        "status": value,
-        "reason": REASONS[summary.stage],
-        "message": summary.message,
-        "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
-    }
-    return sorted([*foreign, ready], key=lambda condition: str(condition.get("type")))
+        return _foreign(before)
+    explanation = Explanation(REASONS[summary.stage], summary.message)
+    return conditions(before, (READY,), explanation, now, true=summary.stage >= Stage.SOME_READY)

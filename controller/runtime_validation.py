@@ -153,7 +153,7 @@ def problems(spec: ServingRuntimeSpec, server_types: Collection[str]) -> list[Pr
 def check(spec: ServingRuntimeSpec, server_types: Collection[str]) -> None:
     """Raises InvalidRuntimeError that names everything wrong with a runtime."""
     if found := problems(spec, server_types):
-        raise InvalidRuntimeError("; ".join(map(str, found)))
+        raise InvalidRuntimeError(sentence(found))
 
 
 def autoscaling_problems(annotations: Mapping[str, str], spec: ServingRuntimeSpec) -> list[Problem]:

@@ -7,14 +7,19 @@ of other parties survive. A condition's `lastTransitionTime` moves only when its
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from controller.readiness import explain
 from controller.status import Failure, ModelStatus, Reason, State, Transition, Urls
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from controller.readiness import Explanation
+
 JSON = dict[str, Any]
 
-_CONDITIONS = ("PredictorReady", "Ready")
+CONDITIONS = ("PredictorReady", "Ready")
 
 
 class StatusFields(Protocol):
@@ -29,8 +34,7 @@ class StatusFields(Protocol):
         ...
 
 
-def stamp(time: datetime) -> str:
-    """Returns a time as the API writes it: UTC, whole seconds."""
+def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -57,7 +61,7 @@ def _failure_json(failure: Failure, id_field: str) -> JSON:
         "message": failure.message,
         "location": failure.location,
         id_field: failure.model_id,
-        "time": stamp(failure.time) if failure.time else "",
+        "time": _stamp(failure.time) if failure.time else "",
     }
     return {name: value for name, value in fields.items() if value}
 
@@ -100,7 +104,7 @@ class PredictorFields:
                 "httpEndpoint": status.urls.rest,
                 "failedCopies": status.failed_copies,
                 "totalCopies": status.total_copies,
-                "conditions": _conditions(before.get("conditions") or [], status, now, ("Ready",)),
+                "conditions": conditions(before, ("Ready",), explain(status), now, true=status.available),
                 "observedGeneration": obj["metadata"].get("generation"),
             },
         )
@@ -154,25 +158,35 @@ class InferenceServiceFields:
             {
                 "url": grpc,
                 "components": components or None,
-                "conditions": _conditions(before.get("conditions") or [], status, now, _CONDITIONS),
+                "conditions": conditions(before, CONDITIONS, explain(status), now, true=status.available),
                 "modelStatus": model,
                 "observedGeneration": obj["metadata"].get("generation"),
             },
         )
 
 
-def _conditions(before: list[JSON], status: ModelStatus, now: datetime, types: tuple[str, ...]) -> list[JSON]:
-    explanation = explain(status)
-    by_type = {condition["type"]: condition for condition in before}
+def conditions(
+    before: JSON, types: Iterable[str], explanation: Explanation, now: datetime, *, true: bool
+) -> list[JSON]:
+    """Returns the conditions of a status with ours laid over them, by type; those of others stay.
+
+    Args:
+        before: the status so far.
+        types: of our conditions, which all say the same.
+        explanation: reason and message.
+        now: for a condition that changes.
+        true: whether ours are True.
+    """
+    by_type = {str(condition.get("type")): condition for condition in before.get("conditions") or ()}
+    value = "True" if true else "False"
     for type_ in types:
         old = by_type.get(type_, {})
-        value = "True" if status.available else "False"
         unchanged = old.get("status") == value and old.get("lastTransitionTime")
         by_type[type_] = old | {
             "type": type_,
             "status": value,
             "reason": explanation.reason,
             "message": explanation.message,
-            "lastTransitionTime": old["lastTransitionTime"] if unchanged else stamp(now),
+            "lastTransitionTime": old["lastTransitionTime"] if unchanged else _stamp(now),
         }
     return [by_type[type_] for type_ in sorted(by_type)]

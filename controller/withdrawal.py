@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from controller.status import State, Transition
+from controller.status_fields import CONDITIONS
 
 JSON = dict[str, Any]
 
-_CONDITIONS = frozenset({"PredictorReady", "Ready"})
 _URLS = ("url", "grpcUrl", "restUrl")
 _OURS = ("modelStatus", "observedGeneration", "url")
 
@@ -35,14 +35,14 @@ def inference_service(status: JSON) -> JSON | None:
         components["predictor"] = rest
     if components:
         left["components"] = components
-    conditions = [c for c in left.pop("conditions", None) or () if c.get("type") not in _CONDITIONS]
+    conditions = [c for c in left.pop("conditions", None) or () if c.get("type") not in CONDITIONS]
     return left | ({"conditions": conditions} if conditions else {})
 
 
 def predictor(status: JSON) -> JSON | None:
     """Returns the status of a Predictor as the CRD gives it to a new one; None where it is so already."""
     gone = {"conditions", "lastFailureInfo", "observedGeneration"}
-    conditions = [c for c in status.get("conditions") or () if c.get("type") not in _CONDITIONS]
+    conditions = [c for c in status.get("conditions") or () if c.get("type") not in CONDITIONS]
     left = {name: value for name, value in status.items() if name not in gone} | {
         "activeModelState": str(State.PENDING),
         "available": False,

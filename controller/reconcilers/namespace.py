@@ -11,8 +11,7 @@ import structlog
 
 from api.core import CONFIG_MAP, SECRET, ConfigMap, Secret
 from controller import claims, constraints, marks, runtimes
-from controller.runtime.apply import ensure
-from controller.runtime.errors import NotFound
+from controller.runtime.apply import ensure, ensure_absent
 from controller.runtime.reconcile import Request, Result
 from store.connection import parse_connection
 from store.errors import ConnectionConfigError
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from api.meta import KubeObject
-    from api.resource import Resource
     from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
     from controller.config import Configuration
     from controller.runtime.client import Client
@@ -131,7 +129,7 @@ class NamespaceReconciler:
     ) -> None:
         live = self.config_maps.get(constraints.NAME, namespace)
         if not found:
-            await self._remove(CONFIG_MAP, live)
+            await self._remove(live)
             return
         rest = self.configuration().rest_proxy.enabled
         wanted = constraints.config_map(namespace, runtimes.enabled(found), self.scope.own, rest=rest)
@@ -141,7 +139,7 @@ class NamespaceReconciler:
         live = await self.copies(namespace)
         source = self.secrets.get(self.etcd_secret, self.scope.own)
         if not wanted:
-            await self._remove(SECRET, live)
+            await self._remove(live)
             return
         if source is None:
             _log.error("etcd Secret is missing", namespace=self.scope.own, secret=self.etcd_secret)
@@ -180,10 +178,6 @@ class NamespaceReconciler:
         known, self._looked_at[key] = self._looked_at.get(key), version
         return known != version
 
-    async def _remove(self, resource: Resource, live: KubeObject | None) -> None:
-        if live is None or not marks.made_by(live, self.scope.own):
-            return
-        try:
-            await self.client.delete(resource, live.name, live.namespace)
-        except NotFound:
-            _log.debug("gone already", kind=resource.kind, namespace=live.namespace, name=live.name)
+    async def _remove(self, live: KubeObject | None) -> None:
+        if live is not None and marks.made_by(live, self.scope.own):
+            await ensure_absent(self.client, live)

@@ -10,7 +10,7 @@ import structlog
 from api.core import DEPLOYMENT, SERVICE, Deployment, Namespace, Service
 from controller import marks
 from controller.reconcilers import servicemonitor
-from controller.runtime.apply import ensure
+from controller.runtime.apply import ensure, ensure_absent
 from controller.runtime.errors import NotFound
 from controller.runtime.reconcile import Request, Result
 
@@ -115,7 +115,8 @@ class ServiceReconciler:
         if done.action != "unchanged":
             _log.info(f"service {done.action}", namespace=namespace, service=wanted["metadata"]["name"])
         if self.monitors is not None:
-            await servicemonitor.reconcile(self.client, self.monitors, configuration, done.object)
+            made = Service.parse(done.object)
+            await servicemonitor.reconcile(self.client, self.monitors, configuration, made)
         for service in present:
             if service.name != configuration.inference_service_name:
                 # The name was changed; what is left would select the pods of a mesh that is no more.
@@ -132,8 +133,5 @@ class ServiceReconciler:
             return None
 
     async def _delete(self, service: Service) -> None:
-        try:
-            await self.client.delete(SERVICE, service.name, service.namespace)
-        except NotFound:
-            return
-        _log.info("service deleted", namespace=service.namespace, service=service.name)
+        if await ensure_absent(self.client, service):
+            _log.info("service deleted", namespace=service.namespace, service=service.name)

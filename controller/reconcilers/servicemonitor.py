@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from api.monitoring import SERVICE_MONITOR, ServiceMonitor
 from controller import marks
-from controller.runtime.apply import ensure
-from controller.runtime.errors import NotFound
+from controller.runtime.apply import ensure, ensure_absent
 
 if TYPE_CHECKING:
+    from api.core import Service
     from controller.config import Configuration
     from controller.runtime.client import Client
     from controller.runtime.informer import Lister
@@ -20,30 +20,20 @@ NAME = "modelmesh-metrics-monitor"
 _INTERVAL = "30s"
 
 
-def build(configuration: Configuration, service: JSON) -> JSON:
+def build(configuration: Configuration, service: Service) -> JSON:
     """Builds it for a Service as the API server holds it."""
-    metadata = service["metadata"]
     return {
         "apiVersion": SERVICE_MONITOR.api_version,
         "kind": SERVICE_MONITOR.kind,
         "metadata": {
             "name": NAME,
-            "namespace": metadata["namespace"],
-            "labels": metadata["labels"],
-            "ownerReferences": [
-                {
-                    "apiVersion": "v1",
-                    "kind": "Service",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                },
-            ],
+            "namespace": service.namespace,
+            "labels": service.metadata.labels,
+            "ownerReferences": [service.owner_reference().dump()],
         },
         "spec": {
-            "selector": {"matchLabels": {marks.SERVICE: metadata["name"]}},
-            "namespaceSelector": {"matchNames": [metadata["namespace"]]},
+            "selector": {"matchLabels": {marks.SERVICE: service.name}},
+            "namespaceSelector": {"matchNames": [service.namespace]},
             "endpoints": [
                 {
                     "port": "prometheus",
@@ -60,15 +50,12 @@ async def reconcile(
     client: Client,
     monitors: Lister[ServiceMonitor],
     configuration: Configuration,
-    service: JSON,
+    service: Service,
 ) -> None:
     """Makes the Service's mesh be scraped, or not where metrics or the operator's support are off."""
-    live = monitors.get(NAME, service["metadata"]["namespace"])
+    live = monitors.get(NAME, service.namespace)
     metrics = configuration.metrics
     if metrics.enabled and not metrics.disable_prometheus_operator_support:
         await ensure(client, SERVICE_MONITOR, build(configuration, service), live=live)
     elif live is not None:
-        try:
-            await client.delete(SERVICE_MONITOR, live.name, live.namespace)
-        except NotFound:
-            return
+        await ensure_absent(client, live)

@@ -17,9 +17,9 @@ from api.core import (
 )
 from controller import autoscaling, claims, deployment, labels, marks, runtime_validation, runtimes
 from controller.errors import InvalidRuntimeError
-from controller.runtime.apply import ensure
+from controller.runtime.apply import ensure, ensure_absent
 from controller.runtime.controller import controller_of
-from controller.runtime.errors import Invalid, NotFound
+from controller.runtime.errors import Invalid
 from controller.runtime.reconcile import Request, Result
 from controller.runtimes import Catalog
 from controller.scale_to_zero import IdleTimers
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from api.core import Secret
-    from api.meta import KubeObject
-    from api.resource import Resource
     from api.v1alpha1 import ClusterServingRuntime, ServingRuntime
     from controller.autoscaling import Autoscaling
     from controller.config import Configuration
@@ -190,7 +188,7 @@ class RuntimeReconciler:
             if done.action != "unchanged":
                 _log.info(f"autoscaler {done.action}", namespace=metadata["namespace"], name=metadata["name"])
         elif live is not None:
-            await self._delete(HORIZONTAL_POD_AUTOSCALER, live)
+            await ensure_absent(self.client, live)
 
     async def _remove_deployments(self, request: Request, *, served: bool, keep: str = "") -> None:
         """Removes the runtime's Deployments and their autoscalers.
@@ -198,22 +196,14 @@ class RuntimeReconciler:
         `keep` stays; others are from before the Service was renamed. In a namespace that is not served only
         those of this controller go: another may serve it.
         """
-        for lister, resource in (
-            (self.autoscalers, HORIZONTAL_POD_AUTOSCALER),
-            (self.deployments, DEPLOYMENT),
-        ):
-            for live in lister.list(request.namespace):
-                owner = controller_of(live)
-                owned = owner is not None and owner.kind in RUNTIME_KINDS and owner.name == request.name
-                ours = served or marks.made_by(live, self.scope.own)
-                if owned and ours and live.name != keep:
-                    await self._delete(resource, live)
-
-    async def _delete(self, resource: Resource, live: KubeObject) -> None:
-        try:
-            await self.client.delete(resource, live.name, live.namespace)
-        except NotFound:
-            _log.debug("gone already", kind=resource.kind, namespace=live.namespace, name=live.name)
+        namespace = request.namespace
+        present = [*self.autoscalers.list(namespace), *self.deployments.list(namespace)]
+        for live in present:
+            owner = controller_of(live)
+            owned = owner is not None and owner.kind in RUNTIME_KINDS and owner.name == request.name
+            ours = served or marks.made_by(live, self.scope.own)
+            if owned and ours and live.name != keep:
+                await ensure_absent(self.client, live)
 
     async def _report(
         self,

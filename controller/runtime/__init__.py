@@ -16,7 +16,7 @@ API server). Types are subclasses of `api.meta.KubeObject`.
 Nothing here knows what an operator is for.
 """
 
-from controller.runtime.apply import Ensured, ensure
+from controller.runtime.apply import Ensured, ensure, ensure_absent
 from controller.runtime.cache import Cache
 from controller.runtime.client import Client, ListPage, PatchKind, WatchEvent
 from controller.runtime.controller import Controller, controller_of, request_for
@@ -52,6 +52,7 @@ __all__ = [
     "add_finalizer",
     "controller_of",
     "ensure",
+    "ensure_absent",
     "load_client",
     "remove_finalizer",
     "request_for",

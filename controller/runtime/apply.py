@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import structlog
+
 from api.meta import KubeObject
 from controller.runtime.errors import AlreadyExists, NotFound
 from controller.runtime.merge import difference, fields_of, merge
@@ -20,6 +22,8 @@ from controller.runtime.merge import difference, fields_of, merge
 if TYPE_CHECKING:
     from api.resource import Resource
     from controller.runtime.client import JSON, Client
+
+_log = structlog.get_logger(__name__)
 
 FIELDS_ANNOTATION = "controller-runtime.python/fields"
 """Where the names of the fields we set are kept."""
@@ -75,6 +79,17 @@ async def ensure(
         return Ensured(present, "unchanged")
     patch.setdefault("metadata", {})["resourceVersion"] = present["metadata"].get("resourceVersion")
     return Ensured(await client.patch(resource, name, namespace, patch), "updated")
+
+
+async def ensure_absent(client: Client, live: KubeObject) -> bool:
+    """Delete an object of a cache; return whether it was still there."""
+    resource = live.RESOURCE
+    try:
+        await client.delete(resource, live.name, live.namespace)
+    except NotFound:
+        _log.debug("gone already", kind=resource.kind, namespace=live.namespace, name=live.name)
+        return False
+    return True
 
 
 async def _find(client: Client, resource: Resource, name: str, namespace: str) -> JSON | None:
