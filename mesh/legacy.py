@@ -11,8 +11,7 @@ Method = TypeVar("Method")
 
 
 def with_old_names(methods: Mapping[str, Method]) -> dict[str, Method]:
-    """The methods of `mmesh.ModelMesh` under all names that they ever had."""
-    named = {name.removeprefix(f"{SERVICE}/"): method for name, method in methods.items()}
-    named |= {old: named[new] for old, new in LEGACY_METHODS.items()}
+    """The methods of `mmesh.ModelMesh`, from plain names, under all full names that they ever had."""
+    named = {**methods, **{old: methods[new] for old, new in LEGACY_METHODS.items()}}
     services = (SERVICE, LEGACY_SERVICE)
     return {f"{service}/{name}": method for service in services for name, method in named.items()}

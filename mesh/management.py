@@ -23,7 +23,6 @@ from mesh.models import Models
 from mesh.status import StatusReporter
 from mesh.vmodels import NewModel, SetVModel, VModels
 
-SERVICE = "mmesh.ModelMesh"
 MODEL_READY = "inference.GRPCInferenceService/ModelReady"
 
 
@@ -46,8 +45,7 @@ class ManagementApi:
             "deleteVModel": handler(DeleteVModelRequest, self.delete_vmodel),
             "getVModelStatus": handler(GetVModelStatusRequest, self.get_vmodel_status),
         }
-        named = {f"{SERVICE}/{name}": method for name, method in management.items()}
-        return with_old_names(named) | {MODEL_READY: handler(ModelReadyRequest, self.model_ready)}
+        return with_old_names(management) | {MODEL_READY: handler(ModelReadyRequest, self.model_ready)}
 
     async def register_model(self, request: RegisterModelRequest) -> ModelStatusInfo:
         """Registers a model, and has it loaded where asked to."""
