@@ -2,9 +2,8 @@
 
 import re
 
+from adapters.environment import LARGEST_PORT
 from adapters.errors import ConfigurationError
-
-_LARGEST_PORT = 65535
 
 
 def grpc_target(endpoint: str, variable: str) -> str:
@@ -16,6 +15,6 @@ def grpc_target(endpoint: str, variable: str) -> str:
     if endpoint.startswith("unix:") and len(endpoint) > len("unix:"):
         return endpoint
     port = re.fullmatch(r"port:([0-9]{1,5})", endpoint)
-    if not port or not 0 < int(port[1]) <= _LARGEST_PORT:
+    if not port or not 0 < int(port[1]) <= LARGEST_PORT:
         raise ConfigurationError(f'{variable} is "{endpoint}" and must be port:NUMBER or unix:PATH')
     return f"localhost:{port[1]}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LARGEST_PORT = 65535
+
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
@@ -34,6 +36,10 @@ class Reader:
             limits = f"at least {least}" if most is None else f"{least} to {most}"
             self.problem(f"{name} is {value} and must be {limits}")
         return value
+
+    def port(self, name: str, default: int, *, least: int = 1) -> int:
+        """A port; `least` 0 where that says that there is none."""
+        return self.number(name, default, least=least, most=LARGEST_PORT)
 
     def factor(self, name: str, default: float) -> float:
         """A number above 0."""

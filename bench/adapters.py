@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -18,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import obstore
 from obstore.store import S3Store
 
 from bench import figures, load_overhead
-from local import tools
 from local.home import Home
+from tests.adapters.servers import s3_server
+from tests.store.etcd_server import free_port
 
 COMMAND = "make bench-adapters"
 ROUNDS = 5
@@ -32,55 +31,6 @@ BIG_BYTES = 512 << 20
 SMALL_OBJECTS, SMALL_BYTES = 10_000, 2048
 KEY, SECRET = "bench", "bench-secret-key"
 BUCKET = "models"
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """Runs SeaweedFS and yields its endpoint."""
-    weed = tools.ensure(tools.WEED, Home.from_environment().tools)
-    (folder / "data").mkdir()
-    identity = {
-        "name": "bench",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-        "actions": ["Admin", "Read", "Write", "List"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    services = ("master", "volume", "filer", "admin")
-    ports = [f"-{name}.port{kind}={free_port()}" for name in services for kind in ("", ".grpc")]
-    port = free_port()
-    command = [
-        str(weed),
-        *("-logtostderr", "mini", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *("-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-volume.max=32"),
-        *("-volume.preStopSeconds=0", "-s3.config=s3.json", "-s3.iam=false", f"-bucket={BUCKET}"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}", f"-s3.port.grpc={free_port()}"),
-        *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    try:
-        endpoint = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                if httpx.get(endpoint, timeout=2).status_code == 403:
-                    break
-            except httpx.HTTPError:
-                pass
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the S3 server did not start: {(folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield endpoint
-    finally:
-        process.kill()
-        process.wait()
 
 
 def secret_entry(endpoint: str) -> dict[str, str]:
@@ -260,7 +210,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         below = Path(name)
-        with s3_server(below) as endpoint:
+        with s3_server(below, KEY, SECRET) as (endpoint, _):
             asyncio.run(fill(client(endpoint)))
             measured = ratios(endpoint, below)
             paths = [f"small/{number % 100}/{number}" for number in range(500)]

@@ -30,10 +30,15 @@ log = structlog.get_logger(__name__)
 _SMALL_BYTES = 256 << 10
 # One connection to a store in a cloud brings some 50 to 100 MB/s, so a larger object takes several.
 _PART_BYTES = 32 << 20
-# How often a part is begun again without having come further than this, and the pauses between.
-_ATTEMPTS = 4
+# How often a part, or a question, is begun again without coming further than this, and the pauses between.
+ATTEMPTS = 4
 _PROGRESS_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
+
+
+def pause_s(failed: int) -> float:
+    """Seconds before the next attempt, after so many that failed."""
+    return min(_FIRST_PAUSE_S * 2.0**failed, _LONGEST_PAUSE_S)
 
 
 class Source(Protocol):
@@ -174,10 +179,10 @@ class _Downloader:
                 )
             failed = 1 if position - furthest >= _PROGRESS_BYTES else failed + 1
             furthest = max(furthest, position)
-            if failed == _ATTEMPTS:
+            if failed == ATTEMPTS:
                 raise failure
             log.info("download is begun again", object=item.key, at=furthest, reason=str(failure))
-            await asyncio.sleep(min(_FIRST_PAUSE_S * 2**failed, _LONGEST_PAUSE_S))
+            await asyncio.sleep(pause_s(failed))
 
     async def _finish(self, file: _File) -> None:
         """Compares a whole file with the storage's checksum, and reads it once more where it differs."""

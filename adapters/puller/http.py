@@ -28,7 +28,7 @@ from adapters.errors import (
     StorageUnavailableError,
 )
 from adapters.puller import clients
-from adapters.puller.download import download_all
+from adapters.puller.download import ATTEMPTS, download_all, pause_s
 from adapters.puller.targets import Download, RemoteObject, without_collisions
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ _TRANSIENT = {408, 425, 429}
 _SERVER_ERRORS = 500
 _TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 _DIGEST = re.compile(r"(sha-256|sha-512)=:?([A-Za-z0-9+/]+=*)", re.IGNORECASE)
-_QUICK_ATTEMPTS = 4
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 
 
 def open_storage(config: StorageConfig, pod: Pod) -> WebStorage:
@@ -147,14 +145,14 @@ class WebStorage:
             await download_all(_Transfer(self, download.source), [download], folder, self._pod)
 
     async def _look(self, remote: str) -> RemoteObject:
-        for attempt in range(1, _QUICK_ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self.ask(remote, {"Range": "bytes=0-0"}) as response:
                     return RemoteObject(remote, _size(response), _version(response))
             except StorageUnavailableError:
-                if attempt == _QUICK_ATTEMPTS:
+                if attempt == ATTEMPTS:
                     raise
-                await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
+                await asyncio.sleep(pause_s(attempt))
         raise AssertionError("the last attempt returns or raises")
 
     @contextlib.asynccontextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,18 +22,15 @@ from adapters.errors import ConfigurationError
 from adapters.puller.proxy import PullerProxy
 from adapters.puller.pull import Puller
 from adapters.puller.settings import PullerSettings
-from api.proto.model_runtime_pb2_grpc import add_ModelRuntimeServicer_to_server
+from adapters.sdk.listen import GRACE_S, set_by_signals, spi_server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 log = structlog.get_logger(__name__)
 
-_LARGEST_PORT = 65535
 # The puller is not told how much memory, and so how large a volume, its pod has; this fits the smallest.
 _CACHE_BYTES = 1 << 30
-# Loads that are under way when the pod ends have this long to clean up behind themselves.
-_GRACE_S = 5.0
 # The server is in the same pod: look for it often, and never give up an idle connection.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -61,7 +57,7 @@ class Settings:
             ConfigurationError: names every variable that is wrong and what it must be.
         """
         read = Reader(environment)
-        port = read.number("PORT", 8084, least=1, most=_LARGEST_PORT)
+        port = read.port("PORT", 8084)
         puller = PullerSettings.from_environment(read, cache_bytes=_CACHE_BYTES)
         server = ""
         try:
@@ -95,10 +91,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     Raises:
         ConfigurationError: the port is taken, or the models' folder cannot be used.
     """
-    stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = set_by_signals(stop)
     try:
         settings.puller.root.mkdir(parents=True, exist_ok=True, mode=0o755)
         puller = Puller(settings.puller)
@@ -106,23 +99,15 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
         raise ConfigurationError(f"ROOT_MODEL_DIR cannot be used: {error}") from error
     channel = aio.insecure_channel(settings.server, options=_CHANNEL_OPTIONS)
     proxy = PullerProxy(puller, channel)
-    # Two pullers on one port would share its calls; the second is to fail instead.
-    server = aio.server(options=(("grpc.so_reuseport", 0),))
-    add_ModelRuntimeServicer_to_server(proxy, server)
-    try:
-        server.add_insecure_port(settings.address)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"cannot listen on {settings.address}: another process has the port, or PORT is wrong",
-        ) from error
+    server = spi_server(proxy, settings.address, "PORT")
     await server.start()
     log.info("puller started", address=settings.address, server=settings.server)
     try:
         await stop.wait()
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_S):
+            async with asyncio.timeout(GRACE_S):
                 await proxy.close()
-        await server.stop(_GRACE_S)
+        await server.stop(GRACE_S)
         await channel.close()
         log.info("puller stopped")

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import structlog
 from grpc import aio
 
-from adapters.errors import AdapterError, LoadAbandonedError, ServerError
+from adapters.errors import AdapterError, ServerError
 from adapters.puller.model_key import ModelKey
 from adapters.sdk.answers import answered
+from adapters.sdk.loads import Loads
 from adapters.sdk.turns import Turns
 from api.proto.model_runtime_pb2 import (
     LoadModelRequest,
@@ -53,18 +53,15 @@ class PullerProxy(ModelRuntimeServicer):
         self._puller = puller
         self._server = ModelRuntimeStub(channel)
         self._turns = Turns()
-        self._loads: defaultdict[str, set[asyncio.Task[LoadModelResponse]]] = defaultdict(set)
+        self._loads = Loads[LoadModelResponse]()
 
     async def close(self) -> None:
         """Ends the loads that are under way and waits until each has cleaned up."""
-        tasks = [task for tasks in self._loads.values() for task in tasks]
-        for task in tasks:
-            _cancel(task)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loads.end_all()
 
     async def loadModel(self, request: LoadModelRequest, context: Any) -> LoadModelResponse:  # noqa: N802
         """Pulls a model and has the server load it."""
-        return await answered(self._loaded(request), context)
+        return await answered(self._loads.run(request.modelId, self._load(request)), context)
 
     async def unloadModel(self, request: UnloadModelRequest, context: Any) -> UnloadModelResponse:  # noqa: N802
         """Has the server unload a model, then removes its files; also when the caller has left."""
@@ -90,18 +87,6 @@ class PullerProxy(ModelRuntimeServicer):
         """
         return await answered(self._status(request), context)
 
-    async def _loaded(self, request: LoadModelRequest) -> LoadModelResponse:
-        task = asyncio.create_task(self._load(request))
-        self._loads[request.modelId].add(task)
-        task.add_done_callback(lambda done: self._ended(request.modelId, done))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise LoadAbandonedError("the load was overtaken by an unload of the same model") from None
-            _cancel(task)
-            raise
-
     async def _load(self, request: LoadModelRequest) -> LoadModelResponse:
         async with self._turns.turn(request.modelId):
             try:
@@ -123,8 +108,7 @@ class PullerProxy(ModelRuntimeServicer):
             return response
 
     async def _unload(self, model_id: str) -> None:
-        for task in self._loads.get(model_id, ()):
-            _cancel(task)
+        self._loads.end(model_id)
         async with self._turns.turn(model_id):
             await self._discard(model_id)
         log.info("unloaded model", model=model_id)
@@ -170,21 +154,12 @@ class PullerProxy(ModelRuntimeServicer):
 
     async def _purge(self) -> None:
         """Removes what is on disk from before, but for the models whose loads somebody waits for."""
-        given_up = [task for tasks in self._loads.values() for task in tasks if task.cancelling()]
-        await asyncio.gather(*given_up, return_exceptions=True)
-        loading = set(self._loads)
+        await self._loads.cleaned_up()
+        loading = self._loads.models
         for model_id in await asyncio.to_thread(self._puller.models):
             if model_id not in loading:
                 await self._unload(model_id)
         await asyncio.to_thread(self._puller.purge, loading)
-
-    def _ended(self, model_id: str, task: asyncio.Task[LoadModelResponse]) -> None:
-        tasks = self._loads[model_id]
-        tasks.discard(task)
-        if not tasks:
-            del self._loads[model_id]
-        if not task.cancelled():
-            task.exception()  # it has been logged, and was told to who asked
 
 
 async def _ask(call: Awaitable[T]) -> T:
@@ -192,9 +167,3 @@ async def _ask(call: Awaitable[T]) -> T:
         return await call
     except aio.AioRpcError as error:
         raise ServerError(error.code(), error.details() or "the server gives no reason") from error
-
-
-def _cancel(task: asyncio.Task[LoadModelResponse]) -> None:
-    """Cancels once: a second time would break off the cleaning up."""
-    if not task.cancelling():
-        task.cancel()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ import structlog
 
 from adapters.errors import (
     AdapterError,
-    LoadAbandonedError,
     ModelNotLoadedError,
     ServerUnreachableError,
 )
@@ -27,6 +25,7 @@ from adapters.files import clear_folder, folder_name, remove
 from adapters.puller.model_key import ModelKey
 from adapters.sdk.adapter import Model
 from adapters.sdk.follow import ServerFollower
+from adapters.sdk.loads import Loads
 from adapters.sdk.metrics import LOAD_SECONDS, LOADS, MODELS
 from adapters.sdk.turns import Turns
 
@@ -61,7 +60,7 @@ class Models:
         self._puller = puller
         self._patience_s = settings.load_timeout_ms / 1000
         self._turns = Turns()
-        self._loads: defaultdict[str, set[asyncio.Task[int]]] = defaultdict(set)
+        self._loads = Loads[int]()
         self._sizes: dict[str, int] = {}
         self.server = ServerFollower(adapter, self._purge, lambda: self._sizes)
         MODELS.set_function(lambda: len(self._sizes))
@@ -69,7 +68,7 @@ class Models:
     @property
     def pristine(self) -> bool:
         """Whether no model is loaded, and none that was given up is still being cleaned up."""
-        return not self._sizes and not self._given_up()
+        return not self._sizes and not self._loads.given_up
 
     async def load(self, request: LoadRequest) -> int:
         """Loads a model and returns its size in bytes, measured or estimated; 0 asks to call `size`.
@@ -78,16 +77,7 @@ class Models:
             LoadAbandonedError: an unload overtook it.
             AdapterError: it could not be loaded; nothing of it is left.
         """
-        task = asyncio.create_task(self._load(request))
-        self._loads[request.id].add(task)
-        task.add_done_callback(lambda done: self._ended(request.id, done))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise LoadAbandonedError("the load was overtaken by an unload of the same model") from None
-            _cancel(task)
-            raise
+        return await self._loads.run(request.id, self._load(request))
 
     async def unload(self, model_id: str) -> None:
         """Unloads a model, ending loads of it that are under way; unknown is success.
@@ -96,8 +86,7 @@ class Models:
             ServerError: the server keeps the model.
             OSError: its files could not be removed.
         """
-        for task in self._loads.get(model_id, ()):
-            _cancel(task)
+        self._loads.end(model_id)
         async with self._turns.turn(model_id):
             await self._discard(model_id)
         log.info("unloaded model", model=model_id)
@@ -127,18 +116,12 @@ class Models:
 
     async def end_loads(self) -> None:
         """Ends all loads that are under way and waits until each has cleaned up."""
-        tasks = [task for tasks in self._loads.values() for task in tasks]
-        for task in tasks:
-            _cancel(task)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loads.end_all()
 
     async def empty(self) -> None:
         """Unloads everything, for a mesh that begins anew; a load whose caller still waits for it goes on."""
         await self.server.renew()
-        await asyncio.gather(*self._given_up(), return_exceptions=True)
-
-    def _given_up(self) -> list[asyncio.Task[int]]:
-        return [task for tasks in self._loads.values() for task in tasks if task.cancelling()]
+        await self._loads.cleaned_up()
 
     async def _load(self, request: LoadRequest) -> int:
         async with self._turns.turn(request.id):
@@ -237,7 +220,7 @@ class Models:
     async def _purge(self) -> None:
         """Empties server and disk, but for the files of loads that wait for the server."""
         self._sizes.clear()
-        waiting = set(self._loads)
+        waiting = self._loads.models
         for model_id in set(await self._adapter.loaded()) - waiting:
             await self._adapter.unload(model_id)
         await asyncio.to_thread(self._purge_files, waiting)
@@ -256,20 +239,6 @@ class Models:
         """Bytes in memory by bytes on disk; 0 would make the mesh ask again."""
         estimate = int((disk_bytes or 0) * self._settings.size_multiplier)
         return estimate or self._settings.default_model_size
-
-    def _ended(self, model_id: str, task: asyncio.Task[int]) -> None:
-        tasks = self._loads[model_id]
-        tasks.discard(task)
-        if not tasks:
-            del self._loads[model_id]
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, AdapterError):
-            log.error("load failed unexpectedly", model=model_id, exc_info=error)
-
-
-def _cancel(task: asyncio.Task[int]) -> None:
-    """Cancels once: a second time would break off the cleaning up."""
-    if not task.cancelling():
-        task.cancel()
 
 
 def _code(error: BaseException) -> str:

@@ -12,7 +12,6 @@ from adapters.puller.settings import PullerSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LARGEST_PORT = 65535
 # The largest numbers that the SPI's messages can carry.
 _UINT32, _UINT64 = 2**32 - 1, 2**64 - 1
 # The mesh refuses a runtime that allows less time than this.
@@ -72,11 +71,11 @@ class Settings:
                 f"CONTAINER_MEM_REQ_BYTES ({memory}) must be more than MEM_BUFFER_BYTES ({reserve}), "
                 "or no memory is left for models",
             )
-        runtime_port = read.number("RUNTIME_PORT", server_port, least=1, most=_LARGEST_PORT)
+        runtime_port = read.port("RUNTIME_PORT", server_port)
         settings = cls(
             bind_address=environment.get("MODELMESH_BIND_ADDRESS") or "127.0.0.1",
-            port=read.number("ADAPTER_PORT", 8085, least=1, most=_LARGEST_PORT),
-            metrics_port=read.number("ADAPTER_METRICS_PORT", 0, least=0, most=_LARGEST_PORT),
+            port=read.port("ADAPTER_PORT", 8085),
+            metrics_port=read.port("ADAPTER_METRICS_PORT", 0, least=0),
             server_port=runtime_port,
             data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{data_port or runtime_port}",
             capacity=memory - reserve,

@@ -5,16 +5,12 @@ import contextlib
 import json
 import os
 import secrets
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from grpc import aio
 
@@ -27,8 +23,10 @@ from api.proto.model_runtime_pb2 import (
     UnloadModelRequest,
 )
 from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
-from local import environments, tools
+from local import environments
 from local.home import Home
+from tests.adapters.servers import MLServer, Triton, s3_server
+from tests.store.etcd_server import free_port
 
 MIB = 1 << 20
 READY = RuntimeStatusResponse.READY
@@ -43,13 +41,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out = [item for item in items if item.get_closest_marker("emulator")]
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class FakeServer(ServerAdapter):
@@ -254,17 +245,6 @@ async def fake(tmp_path: Path) -> AsyncIterator[Adapter]:
 # ---------------------------------------------------------------- real servers
 
 
-def _wait_for_http(url: str, status: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-3000:]
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2).status_code == status:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"{url} did not answer {status}:\n{log.read_text()[-3000:]}")
-
-
 @dataclass
 class S3Server:
     """A SeaweedFS with one account."""
@@ -301,85 +281,8 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server for the whole run."""
-    weed = tools.ensure(tools.WEED, Home.from_environment().tools)
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "data").mkdir()
-    identity = {
-        "name": "modelmesh",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    services = ("master", "volume", "filer", "admin")
-    ports = [f"-{name}.port{kind}={free_port()}" for name in services for kind in ("", ".grpc")]
-    s3_port = free_port()
-    command = [
-        str(weed),
-        *("-logtostderr", "mini", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *("-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-volume.max=32"),
-        *("-volume.preStopSeconds=0", "-s3.config=s3.json", "-s3.iam=false", "-bucket=models"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={s3_port}", f"-s3.port.grpc={free_port()}"),
-        *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports),
-    ]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
-    try:
-        endpoint = f"http://127.0.0.1:{s3_port}"
-        _wait_for_http(endpoint, 403, process, log)
+    with s3_server(tmp_path_factory.mktemp("s3"), ACCESS_KEY, SECRET_KEY) as (endpoint, process):
         yield S3Server(endpoint, process)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@dataclass
-class MLServer:
-    """A real MLServer, which may be killed and started again on its ports."""
-
-    environment: Path
-    folder: Path
-    models: Path
-    grpc_port: int = field(default_factory=free_port)
-    http_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts the process; it is ready seconds later."""
-        self.folder.mkdir(exist_ok=True, parents=True)
-        self.models.mkdir(exist_ok=True, parents=True)
-        variables = {
-            "MLSERVER_MODELS_DIR": str(self.models),
-            "MLSERVER_GRPC_PORT": str(self.grpc_port),
-            "MLSERVER_HTTP_PORT": str(self.http_port),
-            "MLSERVER_METRICS_PORT": str(free_port()),
-            "MLSERVER_HOST": "127.0.0.1",
-            "MLSERVER_LOAD_MODELS_AT_STARTUP": "false",
-            "MLSERVER_MODEL_NAME": "dummy-model-fixme",
-            "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "-1",
-            "MLSERVER_PARALLEL_WORKERS": "0",
-        }
-        with (self.folder / "log").open("ab") as output:
-            self.process = subprocess.Popen(
-                [str(self.environment / "bin" / "mlserver"), "start", str(self.models)],
-                cwd=self.folder,
-                env=os.environ | variables,
-                stdout=output,
-                stderr=output,
-            )
-
-    def kill(self) -> None:
-        """Ends the process as `kill -9` does."""
-        if self.process:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-    def wait_ready(self) -> None:
-        """Waits until it serves."""
-        assert self.process
-        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
-        _wait_for_http(url, 200, self.process, self.folder / "log")
 
 
 @pytest.fixture(scope="session")
@@ -400,67 +303,15 @@ def _shared_mlserver(mlserver_environment: Path, mlserver_root: Path) -> Iterato
     server = MLServer(
         mlserver_environment, mlserver_root / "cwd", mlserver_root / "models" / "_mlserver_models"
     )
-    server.start()
-    try:
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def mlserver(_shared_mlserver: MLServer) -> MLServer:
     """A real MLServer that is ready; tests that kill it need not start it again."""
-    if _shared_mlserver.process is None:
-        _shared_mlserver.start()
-    _shared_mlserver.wait_ready()
+    _shared_mlserver.serving()
     return _shared_mlserver
-
-
-@dataclass
-class Triton:
-    """A real Triton, which may be killed and started again on its ports."""
-
-    environment: Path
-    folder: Path
-    models: Path
-    grpc_port: int = field(default_factory=free_port)
-    http_port: int = field(default_factory=free_port)
-    metrics_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts the process; it is ready a second later."""
-        self.folder.mkdir(exist_ok=True, parents=True)
-        self.models.mkdir(exist_ok=True, parents=True)
-        variables = {
-            "TRITON_ADDRESS": "127.0.0.1",
-            "TRITON_GRPC_PORT": str(self.grpc_port),
-            "TRITON_HTTP_PORT": str(self.http_port),
-            "TRITON_METRICS_PORT": str(self.metrics_port),
-        }
-        command = [
-            str(self.environment / "bin" / "tritonserver"),
-            f"--model-repository={self.models}",
-            "--model-control-mode=explicit",
-            "--strict-readiness=false",
-        ]
-        with (self.folder / "log").open("ab") as output:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=os.environ | variables, stdout=output, stderr=output
-            )
-
-    def kill(self) -> None:
-        """Ends the process as `kill -9` does."""
-        if self.process:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-    def wait_ready(self) -> None:
-        """Waits until it serves."""
-        assert self.process
-        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
-        _wait_for_http(url, 200, self.process, self.folder / "log")
 
 
 @pytest.fixture(scope="session")
@@ -473,17 +324,12 @@ def triton_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _shared_triton(triton_root: Path) -> Iterator[Triton]:
     environment = environments.ensure("triton", Home.from_environment().environments)
     server = Triton(environment, triton_root / "cwd", triton_root / "models" / "_triton_models")
-    server.start()
-    try:
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def triton(_shared_triton: Triton) -> Triton:
     """A real Triton that is ready; tests that kill it need not start it again."""
-    if _shared_triton.process is None:
-        _shared_triton.start()
-    _shared_triton.wait_ready()
+    _shared_triton.serving()
     return _shared_triton

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from adapters.errors import ObjectNotFoundError, StorageConfigError, StorageDeni
 from adapters.puller import ModelKey, Pulled, Puller
 from adapters.puller.settings import PullerSettings
 from local.home import Home
+from tests.store.etcd_server import free_port
 
 pytestmark = pytest.mark.emulator
 
@@ -42,12 +42,6 @@ def tool(*parts: str) -> str:
     path = Home.from_environment().tools.joinpath(*parts)
     assert os.access(path, os.X_OK), f"{path} is missing: run `make storage-tools`"
     return str(path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from adapters.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from adapters.puller import ModelKey, Pulled, Puller, clients, download, http
+from adapters.puller import ModelKey, Pulled, Puller, clients, download
 from adapters.puller.settings import PullerSettings
 
 pytestmark = pytest.mark.e2e
@@ -111,9 +111,8 @@ async def other() -> AsyncIterator[Web]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (http, download):
-        monkeypatch.setattr(module, "_FIRST_PAUSE_S", 0.001)
-        monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(download, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(download, "_LONGEST_PAUSE_S", 0.01)
 
 
 @pytest.fixture

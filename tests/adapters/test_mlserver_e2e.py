@@ -14,16 +14,15 @@ import grpc
 import obstore
 import psutil
 import pytest
-from grpc import aio
 
 from adapters.mlserver import MLServerAdapter
 from api.proto.kfs_inference_v2_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
-    RepositoryIndexRequest,
 )
 from api.proto.kfs_inference_v2_pb2_grpc import GRPCInferenceServiceStub
 from api.proto.model_runtime_pb2 import ModelSizeRequest, PredictModelSizeRequest, RuntimeStatusResponse
+from tests.adapters.servers import held, refused
 
 pytestmark = pytest.mark.e2e
 
@@ -61,10 +60,8 @@ def answers(
 def environment(s3: Any, answers: Any, mlserver_root: Path, mlserver: Any) -> dict[str, str]:
     """The adapter's environment variables."""
     assert answers
-    secret = mlserver_root / "storage-config"
-    secret.mkdir(exist_ok=True)
-    (secret / "localMinIO").write_text(json.dumps(s3.entry()))
-    return {"USE_EMBEDDED_PULLER": "true", "RUNTIME_PORT": str(mlserver.grpc_port)}
+    variables: dict[str, str] = mlserver.adapter_variables(mlserver_root, s3.entry())
+    return variables
 
 
 @pytest.fixture
@@ -79,8 +76,7 @@ async def adapter(
 @pytest.fixture
 async def inference(mlserver: Any) -> AsyncIterator[Any]:
     """MLServer's own gRPC port, as the data path uses it."""
-    options = (("grpc.max_reconnect_backoff_ms", 200),)
-    async with aio.insecure_channel(f"127.0.0.1:{mlserver.grpc_port}", options=options) as channel:
+    async with mlserver.channel() as channel:
         yield GRPCInferenceServiceStub(channel)
 
 
@@ -96,17 +92,6 @@ async def infer(inference: Any, model_id: str, values: list[float]) -> list[floa
     assert response.model_name == model_id
     contents = response.outputs[0].contents
     return [*contents.int64_contents, *contents.fp32_contents, *contents.fp64_contents]
-
-
-async def held(inference: Any) -> list[str]:
-    index = await inference.RepositoryIndex(RepositoryIndexRequest(ready=True))
-    return sorted(model.name for model in index.models)
-
-
-async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(aio.AioRpcError) as raised:
-        await call
-    return raised.value.code(), raised.value.details() or ""
 
 
 @pytest.mark.parametrize(

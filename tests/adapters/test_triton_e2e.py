@@ -1,7 +1,6 @@
 """The Triton adapter with a real Triton and a real S3 server."""
 
 import asyncio
-import json
 import os
 import signal
 import struct
@@ -14,12 +13,12 @@ from typing import Any
 import grpc
 import obstore
 import pytest
-from grpc import aio
 
 from adapters.triton import TritonAdapter
-from api.proto.kfs_inference_v2_pb2 import ModelInferRequest, RepositoryIndexRequest
+from api.proto.kfs_inference_v2_pb2 import ModelInferRequest
 from api.proto.kfs_inference_v2_pb2_grpc import GRPCInferenceServiceStub
 from api.proto.model_runtime_pb2 import RuntimeStatusResponse
+from tests.adapters.servers import held, refused
 from tests.adapters.triton_models import OBJECTS
 
 pytestmark = pytest.mark.e2e
@@ -37,10 +36,8 @@ def _stored(s3: Any) -> None:
 @pytest.fixture
 def environment(s3: Any, _stored: None, triton_root: Path, triton: Any) -> dict[str, str]:
     """The adapter's environment variables."""
-    secret = triton_root / "storage-config"
-    secret.mkdir(exist_ok=True)
-    (secret / "localMinIO").write_text(json.dumps(s3.entry()))
-    return {"USE_EMBEDDED_PULLER": "true", "RUNTIME_PORT": str(triton.grpc_port)}
+    variables: dict[str, str] = triton.adapter_variables(triton_root, s3.entry())
+    return variables
 
 
 @pytest.fixture
@@ -55,8 +52,7 @@ async def adapter(
 @pytest.fixture
 async def inference(triton: Any) -> AsyncIterator[Any]:
     """Triton's own gRPC port, as the data path uses it."""
-    options = (("grpc.max_reconnect_backoff_ms", 200),)
-    async with aio.insecure_channel(f"127.0.0.1:{triton.grpc_port}", options=options) as channel:
+    async with triton.channel() as channel:
         yield GRPCInferenceServiceStub(channel)
 
 
@@ -80,17 +76,6 @@ async def upper(inference: Any, model_id: str, text: bytes) -> bytes:
     response = await inference.ModelInfer(request, timeout=20)
     assert response.model_name == model_id
     return bytes(response.raw_output_contents[0][4:])
-
-
-async def held(inference: Any) -> list[str]:
-    index = await inference.RepositoryIndex(RepositoryIndexRequest(ready=True))
-    return sorted(model.name for model in index.models)
-
-
-async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(aio.AioRpcError) as raised:
-        await call
-    return raised.value.code(), raised.value.details() or ""
 
 
 async def laid_out(adapter: Any, model_id: str) -> None:
