@@ -9,6 +9,7 @@ keys are left out. Values are read leniently (`"2"` is a number), as users' file
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -34,6 +35,8 @@ JSON = dict[str, Any]
 
 CONFIG_MAP = "model-serving-config"
 ENTRY = "config.yaml"
+_VERSION = version("modelmesh")
+"""Of the images beside a model server: the controller's own, so that they understand each other."""
 
 _PORTS_IN_USE = MappingProxyType(
     {8080: "peers", 8085: "the adapter", 8086: "the puller", 8089: "probes", 8090: "preStop"}
@@ -182,12 +185,12 @@ class Configuration(_Section):
     metrics: Metrics = Metrics()
     scale_to_zero: ScaleToZero = ScaleToZero()
     rest_proxy: RestProxy = RestProxy()
-    model_mesh_image: Image = Image(name="modelmesh/mesh", tag="latest")
+    model_mesh_image: Image = Image(name="modelmesh/mesh", tag=_VERSION)
     model_mesh_resources: Resources = Resources(
         requests=Amounts(cpu="300m", memory="448Mi"),
         limits=Amounts(cpu="3", memory="448Mi"),
     )
-    storage_helper_image: StorageHelperImage = StorageHelperImage(name="modelmesh/adapter", tag="latest")
+    storage_helper_image: StorageHelperImage = StorageHelperImage(name="modelmesh/adapter", tag=_VERSION)
     storage_helper_resources: Resources = Resources(
         requests=Amounts(cpu="50m", memory="96Mi"),
         limits=Amounts(cpu="2", memory="512Mi"),

@@ -19,6 +19,13 @@ JSON = dict[str, Any]
 PULLER_PORT = 8086
 PRESTOP_PORT = 8090
 DROP_ALL: JSON = {"capabilities": {"drop": ["ALL"]}}
+"""Of a user's container that says nothing of its own: more could keep it from running."""
+RESTRICTED: JSON = DROP_ALL | {
+    "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Of our own containers: the Pod Security Standard *restricted*."""
 
 MODELS = "models-dir"
 SOCKET = "domain-socket"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from controller.deployment.context import (
     CONSTRAINTS,
-    DROP_ALL,
     ETCD_CONFIG,
     PULLER_PORT,
+    RESTRICTED,
     TLS_CERTS,
     PodContext,
     env,
@@ -132,7 +132,7 @@ def container(context: PodContext) -> JSON:
             "failureThreshold": 2,
         },
         "lifecycle": {"preStop": {"exec": {"command": ["/opt/kserve/mmesh/stop.sh", "wait"]}}},
-        "securityContext": DROP_ALL,
+        "securityContext": RESTRICTED,
         "volumeMounts": [
             *socket_mounts(context),
             mount(CONSTRAINTS, _CONSTRAINTS_PATH),

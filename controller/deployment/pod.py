@@ -49,7 +49,7 @@ def _pull_secrets(context: PodContext) -> list[JSON]:
     return [{"name": name} for name in dict.fromkeys((*configured, *given))]
 
 
-def _pod(context: PodContext) -> JSON:
+def _pod(context: PodContext, selector: dict[str, str]) -> JSON:
     spec = context.spec
     optional = {
         "imagePullSecrets": _pull_secrets(context),
@@ -61,6 +61,7 @@ def _pod(context: PodContext) -> JSON:
         "affinity": scheduling.affinity(spec.affinity),
         "containers": _containers(context),
         "terminationGracePeriodSeconds": mesh.GRACE_PERIOD_S,
+        "topologySpreadConstraints": scheduling.spread(selector),
         "volumes": volumes.build(context),
     } | {field: value for field, value in optional.items() if value}
 
@@ -96,7 +97,7 @@ def build(context: PodContext) -> JSON:
                     "labels": marks.COMMON | selector | _user_labels(context),
                     "annotations": _annotations(context),
                 },
-                "spec": _pod(context),
+                "spec": _pod(context, selector),
             },
         },
     }

@@ -1,4 +1,7 @@
-"""Where a runtime's pods may run: on the architectures that our images exist for, and where the user says."""
+"""Where a runtime's pods may run, and how they spread.
+
+They run on the architectures that our images exist for, and where the user says.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +36,21 @@ def affinity(given: Affinity | None) -> JSON:
         ],
     }
     return built | {"nodeAffinity": node}
+
+
+def spread(labels: dict[str, str]) -> list[JSON]:
+    """Returns how the pods with these labels spread over zones and nodes: evenly where there is room.
+
+    Copies of a model are in different pods; pods that share a node would go together. The pods of one
+    ReplicaSet count, so that those of a rollout's old one do not push the new ones together.
+    """
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]

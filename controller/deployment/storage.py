@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from controller.deployment.context import (
-    DROP_ALL,
     PULLER_PORT,
+    RESTRICTED,
     STORAGE_CONFIG,
     PodContext,
     env,
@@ -74,7 +74,7 @@ def adapter(context: PodContext, adapter: BuiltInAdapter) -> JSON:
         "env": list(variables_by_name.values()),
         "resources": configuration.storage_helper_resources.dump(),
         "lifecycle": wait_for_mesh(),
-        "securityContext": DROP_ALL,
+        "securityContext": RESTRICTED,
         "volumeMounts": _storage_mounts(context),
     }
 
@@ -98,5 +98,6 @@ def puller(context: PodContext) -> JSON:
         # Not named `grpc`: a Service finds its target by name, and that name is the mesh's.
         "ports": [{"name": "mm-puller", "containerPort": PULLER_PORT}],
         "resources": context.configuration.storage_helper_resources.dump(),
+        "securityContext": RESTRICTED,
         "volumeMounts": _storage_mounts(context),
     }

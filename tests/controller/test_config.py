@@ -1,3 +1,5 @@
+from importlib.metadata import version
+
 import pytest
 
 from controller.config import Configuration, Image, load, user_text
@@ -14,7 +16,8 @@ def test_without_layers_the_defaults_hold() -> None:
     assert configuration.inference_service_port == 8033
     assert configuration.rest_proxy.port == 8008
     assert configuration.pods_per_runtime == 2
-    assert configuration.model_mesh_image.reference == "modelmesh/mesh:latest"
+    assert configuration.model_mesh_image.reference == f"modelmesh/mesh:{version('modelmesh')}"
+    assert configuration.storage_helper_image.reference == f"modelmesh/adapter:{version('modelmesh')}"
 
 
 def test_layers_combine_leaf_by_leaf() -> None:

@@ -15,6 +15,8 @@ from controller.errors import InvalidRuntimeError
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[2]
+TAGS = "modelMeshImage: {tag: of-this-version}\nstorageHelperImage: {tag: of-this-version}"
+"""So that a release changes no golden file."""
 
 
 def _context(spec: dict[str, Any], settings: str = "", **changes: Any) -> PodContext:
@@ -23,7 +25,7 @@ def _context(spec: dict[str, Any], settings: str = "", **changes: Any) -> PodCon
     fixed: dict[str, Any] = {
         "runtime": runtime,
         "namespace": "ns",
-        "configuration": config.load((settings, "settings")),
+        "configuration": config.load((TAGS, "tags"), (settings, "settings")),
         "controller": "modelmesh-serving",
         "etcd_secret": "model-serving-etcd",
         "storage_secret": "storage-config",
@@ -230,3 +232,51 @@ def test_adapter_variables_of_the_runtime_replace_ours() -> None:
 )
 def test_image_tags(image: str, tag: str) -> None:
     assert image_tag(image) == tag
+
+
+@pytest.mark.parametrize("spec", [CUSTOM, SOCKETS | CUSTOM], ids=["puller", "sockets"])
+def test_our_containers_are_restricted_and_the_users_keep_what_they_need(spec: dict[str, Any]) -> None:
+    spec = spec | {
+        "containers": [
+            {"name": "silent", "image": "example/server:1"},
+            {"name": "root", "image": "example/server:1", "securityContext": {"runAsUser": 0}},
+        ],
+    }
+    contexts = {c["name"]: c["securityContext"] for c in _containers(_context(spec))}
+    assert contexts.pop("silent") == {"capabilities": {"drop": ["ALL"]}}
+    assert contexts.pop("root") == {"runAsUser": 0}
+    assert contexts
+    assert all(_is_restricted(context) for context in contexts.values())
+
+
+def test_adapters_are_restricted() -> None:
+    contexts = {c["name"]: c["securityContext"] for c in _containers(_mlserver())}
+    assert _is_restricted(contexts["mlserver-adapter"])
+    assert _is_restricted(contexts["mm"])
+
+
+def _containers(context: PodContext) -> list[dict[str, Any]]:
+    containers: list[dict[str, Any]] = build(context)["spec"]["template"]["spec"]["containers"]
+    return containers
+
+
+def _is_restricted(context: dict[str, Any]) -> bool:
+    """Whether a container keeps the Pod Security Standard *restricted* by itself."""
+    return (
+        context["allowPrivilegeEscalation"] is False
+        and context["runAsNonRoot"] is True
+        and context["capabilities"] == {"drop": ["ALL"]}
+        and context["seccompProfile"]["type"] == "RuntimeDefault"
+    )
+
+
+def test_pods_of_a_runtime_spread_over_zones_and_nodes_but_run_anyway() -> None:
+    template = build(_mlserver())["spec"]["template"]
+    constraints = template["spec"]["topologySpreadConstraints"]
+    assert [c["topologyKey"] for c in constraints] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    for constraint in constraints:
+        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert constraint["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
