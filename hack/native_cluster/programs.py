@@ -36,6 +36,8 @@ KUBERNETES = (
 _MODULE = REPOSITORY / "hack" / "kubernetes"
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 _PAUSE = Path(__file__).parent / "pause.go"
+SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for: cron and sudo may leave the folders of administration out of PATH."""
 CNI_PLUGINS = Path("/usr/lib/cni")
 
 
@@ -81,14 +83,12 @@ _CNI_PACKAGE = "containernetworking-plugins"
 
 def missing_packages() -> list[str]:
     """Return the packages of Debian and Ubuntu that are not installed, as far as the cluster needs them."""
-    missing = {package for program, package in _PACKAGES.items() if shutil.which(program, path=_PATH) is None}
+    missing = {
+        package for program, package in _PACKAGES.items() if shutil.which(program, path=SEARCH_PATH) is None
+    }
     if not all((CNI_PLUGINS / plugin).exists() for plugin in ("bridge", "host-local", "loopback", "portmap")):
         missing.add(_CNI_PACKAGE)
     return sorted(missing)
-
-
-# cron and sudo may leave the folders of administration out
-_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def which(program: str) -> Path:
@@ -97,7 +97,7 @@ def which(program: str) -> Path:
     Raises:
         NativeClusterError: it is missing.
     """
-    found = shutil.which(program, path=_PATH)
+    found = shutil.which(program, path=SEARCH_PATH)
     if found is None:
         raise NativeClusterError(f"{program} is missing: {install_command([_PACKAGES[program]])}")
     return Path(found).resolve()
@@ -131,7 +131,7 @@ def build_kubernetes(folder: Path, programs: Sequence[str] = KUBERNETES) -> Path
     Raises:
         NativeClusterError: Go is missing, or a build fails.
     """
-    target = _kubernetes_folder(folder)
+    target = kubernetes_folder(folder)
     version = kubernetes_version()
     major, minor = version.removeprefix("v").split(".")[:2]
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
@@ -155,7 +155,7 @@ def build(program: GoProgram, folder: Path) -> Path:
     Raises:
         NativeClusterError: Go is missing, or the build fails.
     """
-    target = _go_target(program, folder)
+    target = go_target(program, folder)
     with _missing(target) as draft:
         if draft:
             bin_folder = target.parent / "new"
@@ -188,16 +188,18 @@ def build_pause(folder: Path) -> Path:
 
 
 def _targets(folder: Path) -> list[Path]:
-    kubernetes = [_kubernetes_folder(folder) / program for program in KUBERNETES]
-    others = [_go_target(program, folder) for program in (COREDNS, LOCAL_PATH, GRPCURL, KUSTOMIZE)]
+    kubernetes = [kubernetes_folder(folder) / program for program in KUBERNETES]
+    others = [go_target(program, folder) for program in (COREDNS, LOCAL_PATH, GRPCURL, KUSTOMIZE)]
     return [*kubernetes, *others, _pause_target(folder)]
 
 
-def _kubernetes_folder(folder: Path) -> Path:
+def kubernetes_folder(folder: Path) -> Path:
+    """Return the folder of Kubernetes' programs, built or not."""
     return folder / f"kubernetes-{kubernetes_version()}-{_digest(_MODULE / 'go.mod', _MODULE / 'go.sum')}"
 
 
-def _go_target(program: GoProgram, folder: Path) -> Path:
+def go_target(program: GoProgram, folder: Path) -> Path:
+    """Return the path of a program, built or not."""
     return folder / f"{program.name}-{program.version}" / program.name
 
 

@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# What the install scripts say, how they end, and what they need of this machine. Sourced.
+
+readonly FATAL=10  # the original's status for everything that cannot go on
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n==> %s\n' "$*"; }
+warn() { printf 'WARNING: %s\n' "$*" >&2; }
+
+die() {
+  printf 'ERROR: %s\n' "$1" >&2
+  shift
+  (($# == 0)) || printf '       %s\n' "$@" >&2
+  exit "$FATAL"
+}
+
+# The value of an option that needs one: `value_of "$@"` with the option first.
+value_of() {
+  [[ $# -ge 2 && $2 != -* ]] || die "$1 needs a value"
+  printf '%s' "$2"
+}
+
+require_kubectl() {
+  command -v kubectl >/dev/null || die "kubectl is missing" \
+    "install it: https://kubernetes.io/docs/tasks/tools/#kubectl"
+  if ! kubectl kustomize --help >/dev/null 2>&1; then
+    die "this kubectl cannot build kustomizations" "install kubectl 1.30 or newer, which has kustomize built in"
+  fi
+}
+
+require_openssl() {
+  command -v openssl >/dev/null || die "openssl is missing: it makes the webhook's certificate" \
+    "install it, or leave --enable-self-signed-ca out: the admission policies refuse the same mistakes"
+}
+
+require_cluster() {
+  local version
+  version=$(kubectl version -o json 2>/dev/null | server_minor) || version=
+  [[ -n $version ]] || die "the Kubernetes API server does not answer" \
+    "check KUBECONFIG and the context: kubectl config current-context; kubectl cluster-info"
+  ((version >= 30)) || die "the cluster has Kubernetes 1.$version; 1.30 or newer is needed for admission policies"
+}
+
+# Reads `kubectl version -o json` and prints the server's minor version.
+server_minor() {
+  sed -n '/"serverVersion"/,$ s/.*"minor": "\([0-9]*\).*/\1/p' | head -n 1
+}
+
+exists() { kubectl get "$@" --ignore-not-found -o name 2>/dev/null | grep -q .; }
+
+require_namespace() {
+  exists namespace "$1" || die "namespace $1 does not exist" "make it: kubectl create namespace $1"
+}
