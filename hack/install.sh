@@ -55,11 +55,11 @@ EOF
 read_arguments() {
   while (($#)); do
     case $1 in
-      -n | --n | -namespace | --namespace) NAMESPACE=$(value_of "$@") && shift ;;
-      -p | --p | -install-config-path | --install-config-path) CONFIG=$(value_of "$@") && shift ;;
-      -u | --u | -user-namespaces | --user-namespaces) USER_NAMESPACES=$(value_of "$@") && shift ;;
-      -modelmesh-serving-image | --modelmesh-serving-image) CONTROLLER_IMAGE=$(value_of "$@") && shift ;;
-      --timeout) TIMEOUT=$(value_of "$@") && shift ;;
+      -n | --n | -namespace | --namespace) need_value "$@" && NAMESPACE=$2 && shift ;;
+      -p | --p | -install-config-path | --install-config-path) need_value "$@" && CONFIG=$2 && shift ;;
+      -u | --u | -user-namespaces | --user-namespaces) need_value "$@" && USER_NAMESPACES=$2 && shift ;;
+      -modelmesh-serving-image | --modelmesh-serving-image) need_value "$@" && CONTROLLER_IMAGE=$2 && shift ;;
+      --timeout) need_value "$@" && TIMEOUT=$2 && shift ;;
       -d | --d | -delete | --delete) DELETE_FIRST=true ;;
       -dev | --dev | -dev-mode | --dev-mode | -dev-mode-logging | --dev-mode-logging) DEVELOPER_LOGS=true ;;
       --quickstart) QUICKSTART=true ;;
@@ -106,13 +106,13 @@ check_cluster() {
 check_other_installations() {
   local other
   if [[ $NAMESPACE_SCOPE != true ]]; then
-    other=$(kubectl get clusterrolebinding modelmesh-controller-rolebinding --ignore-not-found -o 'jsonpath={.subjects[0].namespace}')
+    other=$(kube get clusterrolebinding modelmesh-controller-rolebinding --ignore-not-found -o 'jsonpath={.subjects[0].namespace}')
     [[ -z $other || $other == "$NAMESPACE" ]] || ! exists deployment modelmesh-controller -n "$other" ||
       die "the controller in namespace $other serves the whole cluster already" \
         "remove it (delete.sh -n $other), or use --namespace-scope-mode"
   fi
   [[ $CERTIFICATES != none ]] || return 0
-  other=$(kubectl get validatingwebhookconfiguration modelmesh-servingruntime.serving.kserve.io --ignore-not-found \
+  other=$(kube get validatingwebhookconfiguration modelmesh-servingruntime.serving.kserve.io --ignore-not-found \
     -o 'jsonpath={.webhooks[0].clientConfig.service.namespace}')
   [[ -z $other || $other == "$NAMESPACE" ]] || ! exists deployment modelmesh-controller -n "$other" ||
     die "the webhook of namespace $other is there already" "leave --enable-self-signed-ca and --enable-cert-manager out"
@@ -126,7 +126,7 @@ require_etcd_secret() {
 # Writes the kustomization of this installation: the scope's, with what the options add.
 write_overlay() {
   local folder=$STAGE/config/install entry=default
-  [[ $NAMESPACE_SCOPE != true ]] || entry=namespace-scope
+  [[ $NAMESPACE_SCOPE != true ]] || entry="namespace-scope"
   mkdir "$folder"
   {
     printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../%s]\n' "$entry"
@@ -173,7 +173,7 @@ install_controller() {
   step "Installing the controller"
   [[ $CERTIFICATES != self-signed ]] || make_certificate "$NAMESPACE"
   write_overlay
-  build install | apply
+  apply_kustomization install
   wait_for_definitions "${definitions[@]/%/.serving.kserve.io}"
   wait_for_deployment modelmesh-controller control-plane=modelmesh-controller
 }
@@ -181,9 +181,9 @@ install_controller() {
 install_runtimes() {
   step "Installing the serving runtimes"
   if [[ $NAMESPACE_SCOPE == true ]]; then
-    build namespace-runtimes | apply -n "$NAMESPACE"
+    apply_kustomization namespace-runtimes
   else
-    build runtimes | apply
+    apply_kustomization runtimes
   fi
 }
 
@@ -197,7 +197,7 @@ main() {
   read_arguments "$@"
   check_cluster
   stage_manifests "$CONFIG" "$NAMESPACE" "$REPOSITORY"
-  [[ $DELETE_FIRST != true ]] || "$HERE/delete.sh" -n "$NAMESPACE" -p "$CONFIG" ${USER_NAMESPACES:+-u "$USER_NAMESPACES"} --keep-context
+  [[ $DELETE_FIRST != true ]] || "$HERE/delete.sh" -n "$NAMESPACE" -p "$CONFIG" ${USER_NAMESPACES:+-u "$USER_NAMESPACES"}
   if [[ $QUICKSTART == true ]]; then
     step "Installing etcd and MinIO"
     install_dependencies "$GENERATE"

@@ -15,17 +15,17 @@ make_certificate() {
   fi
   folder=$(mktemp -d -p "$STAGE")
   _sign "$folder" "$namespace" || die "openssl cannot make the webhook's certificate"
-  kubectl delete secret "$CERTIFICATE" --ignore-not-found >/dev/null
-  kubectl create secret generic "$CERTIFICATE" --from-file="$folder/tls.crt" --from-file="$folder/tls.key" \
+  kube delete secret "$CERTIFICATE" --ignore-not-found >/dev/null
+  kube create secret generic "$CERTIFICATE" --from-file="$folder/tls.crt" --from-file="$folder/tls.key" \
     --from-file="$folder/ca.crt" >/dev/null || die "Secret $CERTIFICATE cannot be made"
-  kubectl label secret "$CERTIFICATE" app.kubernetes.io/managed-by=modelmesh-controller >/dev/null
+  kube label secret "$CERTIFICATE" app.kubernetes.io/managed-by=modelmesh-controller >/dev/null
   say "  made Secret $CERTIFICATE, good for $_DAYS days"
 }
 
 # Prints the authority in base64, as a webhook configuration wants it.
 certificate_authority() { _entry ca.crt | base64 | tr -d '\n'; }
 
-_entry() { kubectl get secret "$CERTIFICATE" -o "jsonpath={.data.${1//./\\.}}" 2>/dev/null | base64 -d; }
+_entry() { kube get secret "$CERTIFICATE" -o "jsonpath={.data.${1//./\\.}}" 2>/dev/null | base64 -d; }
 
 _certificate_is_good() {
   [[ -n $(_entry ca.crt) ]] && _entry tls.crt | openssl x509 -noout -checkend "$_RENEW_S" >/dev/null 2>&1

@@ -8,7 +8,7 @@ readonly EXAMPLE_SECRET=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
 #   $1: whether to generate credentials (true, false)
 install_dependencies() {
   _choose_credentials "$1"
-  apply -n "$NAMESPACE" <"$STAGE/config/dependencies/quickstart.yaml"
+  apply <"$STAGE/config/dependencies/quickstart.yaml"
   wait_for_deployment etcd app=etcd
   wait_for_deployment minio app=minio
 }
@@ -16,16 +16,16 @@ install_dependencies() {
 # Brings the volumes with sample models, and waits until they are filled.
 install_volumes() {
   # A Job cannot be changed; one that is done has nothing more to do.
-  exists job pvc-init && [[ $(kubectl get job pvc-init -o 'jsonpath={.status.succeeded}') != 1 ]] &&
-    kubectl delete job pvc-init >/dev/null
-  apply -n "$NAMESPACE" <"$STAGE/config/dependencies/fvt.yaml"
+  exists job pvc-init && [[ $(kube get job pvc-init -o 'jsonpath={.status.succeeded}') != 1 ]] &&
+    kube delete job pvc-init >/dev/null
+  apply <"$STAGE/config/dependencies/fvt.yaml"
   TIMEOUT=180 wait_for_job pvc-init
 }
 
 # Puts generated credentials into the manifests: those of the cluster where there are such, else new ones on demand.
 _choose_credentials() {
   local key secret
-  if [[ $(kubectl get secret minio-credentials --ignore-not-found -o 'jsonpath={.metadata.labels.modelmesh-credentials}') == generated ]]; then
+  if [[ $(kube get secret minio-credentials --ignore-not-found -o 'jsonpath={.metadata.labels.modelmesh-credentials}') == generated ]]; then
     key=$(_credential access-key) secret=$(_credential secret-key)
     say "  MinIO keeps its generated credentials"
   elif [[ $1 == true ]]; then
@@ -40,30 +40,28 @@ _choose_credentials() {
     "$STAGE"/config/dependencies/*.yaml
 }
 
-_credential() { kubectl get secret minio-credentials -o "jsonpath={.data.$1}" | base64 -d; }
+_credential() { kube get secret minio-credentials -o "jsonpath={.data.$1}" | base64 -d; }
 
 _random() { head -c 4096 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c "$1"; }
 
-# The storage Secret of a user namespace: the same credentials, MinIO by its full name.
-#   $1: the user namespace; $2: the controller's
+# Gives a user namespace the storage Secret: the same credentials, MinIO by its full name.
 copy_storage_secret() {
-  local namespace=$1 controller=$2 key secret
-  key=$(kubectl get secret minio-credentials -n "$controller" --ignore-not-found -o 'jsonpath={.data.access-key}' | base64 -d)
-  secret=$(kubectl get secret minio-credentials -n "$controller" --ignore-not-found -o 'jsonpath={.data.secret-key}' | base64 -d)
-  [[ -n $key ]] || die "namespace $controller has no Secret minio-credentials" "install there with --quickstart first"
-  apply -n "$namespace" <<EOF
+  local user_namespace=$1 key secret
+  exists secret minio-credentials ||
+    die "namespace $NAMESPACE has no Secret minio-credentials" "install there with --quickstart first"
+  key=$(_credential access-key) secret=$(_credential secret-key)
+  apply -n "$user_namespace" <<EOF
 apiVersion: v1
 kind: Secret
 metadata:
   name: storage-config
-  labels: {app.kubernetes.io/managed-by: modelmesh-controller}
 stringData:
   localMinIO: |
     {
       "type": "s3",
       "access_key_id": "$key",
       "secret_access_key": "$secret",
-      "endpoint_url": "http://minio.$controller:9000",
+      "endpoint_url": "http://minio.$NAMESPACE:9000",
       "bucket": "modelmesh-example-models",
       "region": "us-south"
     }

@@ -55,15 +55,17 @@ _set_namespace() {
   find "$STAGE/config" -name '*.bak' -delete
 }
 
-# Builds a kustomization of the copy, or fails with kustomize's own words.
-build() { kubectl kustomize "$STAGE/config/$1" || die "kustomization $1 cannot be built (see above)"; }
+# Builds a kustomization of the copy and applies it, with further arguments for kubectl.
+apply_kustomization() {
+  local name=$1
+  shift
+  kubectl kustomize "$STAGE/config/$name" >"$STAGE/built.yaml" || die "kustomization $name cannot be built (see above)"
+  apply "$@" <"$STAGE/built.yaml"
+}
 
 # Applies manifests from standard input, saying only what changed.
 apply() {
   local output
-  output=$(kubectl apply "$@" -f - 2>&1) || die "kubectl apply refused:" "$output"
+  output=$(kube apply "$@" -f - 2>&1) || die "kubectl apply was refused:" "$output"
   grep -v -e ' unchanged$' <<<"$output" | sed 's/^/  /' || true
 }
-
-# Deletes what a manifest from standard input names; what is not there is fine.
-delete() { kubectl delete --ignore-not-found --wait=true "$@" -f - 2>&1 | sed -e '/^No resources found/d' -e 's/^/  /' || true; }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2153  # NAMESPACE is set by the script that sources this
 # What the install scripts say, how they end, and what they need of this machine. Sourced.
 
 readonly FATAL=10  # the original's status for everything that cannot go on
@@ -14,11 +14,11 @@ die() {
   exit "$FATAL"
 }
 
-# The value of an option that needs one: `value_of "$@"` with the option first.
-value_of() {
-  [[ $# -ge 2 && $2 != -* ]] || die "$1 needs a value"
-  printf '%s' "$2"
-}
+# Fails where an option has no value: `need_value "$@"` with the option first.
+need_value() { [[ $# -ge 2 && $2 != -* ]] || die "$1 needs a value"; }
+
+# kubectl in the namespace of the controller, whatever that of the context is.
+kube() { kubectl --namespace "$NAMESPACE" "$@"; }
 
 require_kubectl() {
   command -v kubectl >/dev/null || die "kubectl is missing" \
@@ -46,7 +46,7 @@ server_minor() {
   sed -n '/"serverVersion"/,$ s/.*"minor": "\([0-9]*\).*/\1/p' | head -n 1
 }
 
-exists() { kubectl get "$@" --ignore-not-found -o name 2>/dev/null | grep -q .; }
+exists() { kube get "$@" --ignore-not-found -o name 2>/dev/null | grep -q .; }
 
 require_namespace() {
   exists namespace "$1" || die "namespace $1 does not exist" "make it: kubectl create namespace $1"

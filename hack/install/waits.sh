@@ -6,7 +6,7 @@ readonly _INTERVAL=2
 
 # Waits until a Deployment has all pods of its newest spec available.
 wait_for_deployment() {
-  _wait_for "deployment/$1" "$2" _deployment_done "$1"
+  _wait_for "deployment/$1" "$2" _deployment_done "$1" "$2"
 }
 
 wait_for_job() {
@@ -16,7 +16,7 @@ wait_for_job() {
 wait_for_definitions() {
   local names=("$@")
   kubectl wait --for=condition=Established --timeout="${TIMEOUT}s" "${names[@]/#/customresourcedefinition/}" >/dev/null ||
-    die "custom resource definitions are not accepted" "$(kubectl get "${names[@]/#/customresourcedefinition/}" \
+    die "custom resource definitions are not accepted" "$(kube get "${names[@]/#/customresourcedefinition/}" \
       -o jsonpath='{range .items[*].status.conditions[?(@.status=="False")]}{.type}: {.message}{"\n"}{end}')"
 }
 
@@ -42,14 +42,14 @@ _wait_for() {
 
 _deployment_done() {
   local generation observed wanted updated available replicas
-  IFS='|' read -r generation observed wanted updated available replicas < <(kubectl get deployment "$1" -o jsonpath='{.metadata.generation}|{.status.observedGeneration}|{.spec.replicas}|{.status.updatedReplicas}|{.status.availableReplicas}|{.status.replicas}')
+  IFS='|' read -r generation observed wanted updated available replicas < <(kube get deployment "$1" -o jsonpath='{.metadata.generation}|{.status.observedGeneration}|{.spec.replicas}|{.status.updatedReplicas}|{.status.availableReplicas}|{.status.replicas}')
   printf '%s of %s pods available%s' "${available:-0}" "${wanted:-?}" "$(_pod_problem "$2")"
   [[ -n $generation && $generation == "$observed" && $wanted == "${updated:-0}" && $wanted == "${available:-0}" && $wanted == "${replicas:-0}" ]]
 }
 
 _job_done() {
   local succeeded failed
-  IFS='|' read -r succeeded failed < <(kubectl get job "$1" -o jsonpath='{.status.succeeded}|{.status.conditions[?(@.type=="Failed")].message}')
+  IFS='|' read -r succeeded failed < <(kube get job "$1" -o jsonpath='{.status.succeeded}|{.status.conditions[?(@.type=="Failed")].message}')
   if [[ ${succeeded:-0} -ge 1 ]]; then
     printf 'done'
   else
@@ -61,7 +61,7 @@ _job_done() {
 # The reason for which a container waits, such as ImagePullBackOff; nothing where none does.
 _pod_problem() {
   local reasons
-  reasons=$(kubectl get pods -l "$1" -o jsonpath='{range .items[*].status.containerStatuses[*]}{.state.waiting.reason} {end}' 2>/dev/null)
+  reasons=$(kube get pods -l "$1" -o jsonpath='{range .items[*].status.containerStatuses[*]}{.state.waiting.reason} {end}' 2>/dev/null)
   reasons=$(tr ' ' '\n' <<<"$reasons" | grep -v -e '^$' -e ContainerCreating -e PodInitializing | sort -u | paste -sd, -) || true
   printf '%s' "${reasons:+, $reasons}"
 }
@@ -71,13 +71,13 @@ diagnose() {
   local selector=$1 pod
   {
     printf '\n---- pods (%s)\n' "$selector"
-    kubectl get pods -l "$selector" -o wide
+    kube get pods -l "$selector" -o wide
     printf -- '---- warnings\n'
-    kubectl get events --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 15
-    for pod in $(kubectl get pods -l "$selector" -o name); do
+    kube get events --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 15
+    for pod in $(kube get pods -l "$selector" -o name); do
       printf -- '---- log of %s, its last lines\n' "$pod"
-      kubectl logs "$pod" --all-containers --prefix --tail=15
-      kubectl logs "$pod" --all-containers --prefix --tail=15 --previous 2>/dev/null
+      kube logs "$pod" --all-containers --prefix --tail=15
+      kube logs "$pod" --all-containers --prefix --tail=15 --previous 2>/dev/null
     done
     printf '\n'
   } >&2 || true
