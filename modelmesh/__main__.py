@@ -35,6 +35,9 @@ SUBCOMMANDS = {
     "inspect-model": Subcommand(
         "adapters.inspect_model", "adapters", "what a model server will see of a model's files"
     ),
+    "conformance": Subcommand(
+        "modelmesh.conformance.main", "adapters", "whether a runtime keeps the contract of the SPI"
+    ),
     "puller": Subcommand("adapters.puller.main", "adapters", "the puller in front of a custom model server"),
 }
 
