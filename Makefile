@@ -60,6 +60,11 @@ storage-tools: ## Build MinIO, its client and emulators of GCS and Azure (needs 
 test-storage: setup storage-tools ## Test the puller on MinIO and on emulators of GCS and Azure
 	@$(RUN) pytest -q -m emulator tests/adapters
 
+.PHONY: test-native-cluster
+test-native-cluster: setup ## Test hack/native-cluster: bring one up, break it, take it down (needs root, packages and Go)
+	@hack/native-cluster check
+	$(RUN) pytest -q -m native_cluster tests/native
+
 .PHONY: bench
 bench: bench-local bench-mesh bench-controller bench-adapters ## Run every benchmark; tables on standard output, figures in bench/results
 

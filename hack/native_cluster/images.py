@@ -118,7 +118,7 @@ def load(namespaces: Namespaces, archive: Path) -> list[str]:
         ) from error
     if not names:
         raise NativeClusterError(f"{archive}: its images have no names; save them with a name and a tag")
-    names = [_full_name(name) for name in names]
+    names = [full_name(name) for name in names]
     digest = hashlib.sha256(manifest).hexdigest()[:32]
     listed = namespaces.run([*_ctr(), "images", "list"]).stdout.splitlines()[1:]
     present = {line.split()[0] for line in listed if f"{_LABEL}={digest}" in line}
@@ -153,7 +153,7 @@ def _manifest(archive: Path) -> bytes:
         ) from error
 
 
-def _full_name(name: str) -> str:
+def full_name(name: str) -> str:
     """Return a name as containerd keeps it: with a registry, as docker would complete it."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):

@@ -176,7 +176,7 @@ def build_pause(folder: Path) -> Path:
     Raises:
         NativeClusterError: Go is missing, or the build fails.
     """
-    target = _pause_target(folder)
+    target = pause_target(folder)
     with _missing(target) as draft:
         if draft:
             _go(
@@ -190,7 +190,7 @@ def build_pause(folder: Path) -> Path:
 def _targets(folder: Path) -> list[Path]:
     kubernetes = [kubernetes_folder(folder) / program for program in KUBERNETES]
     others = [go_target(program, folder) for program in (COREDNS, LOCAL_PATH, GRPCURL, KUSTOMIZE)]
-    return [*kubernetes, *others, _pause_target(folder)]
+    return [*kubernetes, *others, pause_target(folder)]
 
 
 def kubernetes_folder(folder: Path) -> Path:
@@ -203,7 +203,8 @@ def go_target(program: GoProgram, folder: Path) -> Path:
     return folder / f"{program.name}-{program.version}" / program.name
 
 
-def _pause_target(folder: Path) -> Path:
+def pause_target(folder: Path) -> Path:
+    """Return the path of the pause program, built or not."""
     return folder / f"pause-{_digest(_PAUSE)}" / "pause"
 
 
