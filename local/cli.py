@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from local import cluster, manifests
+from local import cluster, manifests, profiles
 from local.errors import LocalError
 from local.home import NAMESPACE, Home, Settings
 from local.node import logs_of, without_proxy
@@ -52,6 +52,9 @@ def up(
         str,
         typer.Option(help="Server types whose shipped runtimes are made, such as mlserver,triton."),
     ] = ",".join(_DEFAULTS.runtimes),
+    profile: Annotated[
+        list[Path], typer.Option(help="The local profile of an image of your own; may be repeated.")
+    ] = [],  # noqa: B006
     samples: Annotated[
         bool, typer.Option(help="Train the sample models and put them into the bucket.")
     ] = True,
@@ -66,10 +69,12 @@ def up(
         rest_port=rest_port,
         api_port=api_port,
         manifests=tuple(name if "://" in name else str(Path(name).absolute()) for name in file),
+        profiles=tuple(str(path.absolute()) for path in profile),
         samples=samples,
         runtimes=tuple(filter(None, (name.strip() for name in runtimes.split(",")))),
     )
-    list(manifests.runtimes(settings.runtimes))  # a wrong name is told before anything starts
+    list(manifests.runtimes(settings.runtimes))  # what is wrong is told before anything starts
+    profiles.every(home.root, settings.profiles)
     progress = ConsoleProgress()
     typer.echo(f"Starting Modelmesh in {home.root}")
     process = cluster.start(home, settings, progress, lifeline=not detach)
@@ -137,6 +142,23 @@ def logs(
 def kubeconfig() -> None:
     """Print the path of the kubeconfig: export KUBECONFIG=$(modelmesh local kubeconfig)."""
     typer.echo(str(Home.from_environment().kubeconfig))
+
+
+@app.command()
+def put(
+    source: Annotated[Path, typer.Argument(exists=True, help="A model's file or folder.")],
+    path: Annotated[
+        str, typer.Argument(help="The path that InferenceServices name; by default the source's name.")
+    ] = "",
+) -> None:
+    """Store a model in the bucket of the cluster's S3 server (storage key localMinIO)."""
+    from local import samples  # noqa: PLC0415 -- as for the quickstart
+
+    state = Home.from_environment().read_state()
+    if not state.s3_endpoint:
+        raise LocalError("the cluster is still starting")
+    for key in samples.upload(source, state.s3_endpoint, path.strip("/") or source.name):
+        typer.echo(f"stored {key}")
 
 
 @app.command()

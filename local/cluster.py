@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from local import guardian
 from local.errors import LocalError, StartFailedError
-from local.home import ClusterState, Settings
+from local.home import TUPLES, ClusterState, Settings
 from local.node import without_proxy
 from local.progress import relay
 
@@ -118,7 +118,7 @@ def supervise(home: Home, settings: str, *, lifeline: bool) -> NoReturn:
         lifeline: whether the end of standard input ends the cluster.
     """
     raw = json.loads(settings)
-    chosen = Settings(**raw | {name: tuple(raw[name]) for name in ("manifests", "runtimes")})
+    chosen = Settings(**raw | {name: tuple(raw[name]) for name in TUPLES})
     with home.lock():
         home.write_state(ClusterState(os.getpid(), chosen))
         status = guardian.guard(lambda: _supervise(home, chosen, lifeline=lifeline))

@@ -208,7 +208,8 @@ def _mounts(container: Container, volumes: Mapping[str, Path]) -> list[tuple[re.
             )
         target = volumes[mount.name] / mount.sub_path if mount.sub_path else volumes[mount.name]
         path = re.escape(mount.mount_path.rstrip("/"))
-        found.append((re.compile(rf"(?<![\w./-]){path}(?=$|[/:,;\s\"'])"), str(target)))
+        # Not in the middle of a longer path; but after the slashes of unix:///PATH.
+        found.append((re.compile(rf"(?:(?<![\w./-])|(?<=://)){path}(?=$|[/:,;\s\"'])"), str(target)))
     return found
 
 

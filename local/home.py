@@ -29,6 +29,7 @@ class Settings:
         api_port: the Kubernetes API.
         manifests: files applied after the start, in order.
         samples: whether the sample models are trained and stored.
+        profiles: files of further local profiles.
         runtimes: server types whose shipped runtimes exist from the start; their environments are built.
     """
 
@@ -36,8 +37,13 @@ class Settings:
     rest_port: int = 8008
     api_port: int = 16443
     manifests: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
     samples: bool = True
     runtimes: tuple[str, ...] = ("mlserver",)
+
+
+TUPLES = ("manifests", "profiles", "runtimes")
+"""Settings that JSON keeps as lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ class Home:
             )
         try:
             raw = json.loads((self.root / "state.json").read_text())
-            for name in ("manifests", "runtimes"):
+            for name in TUPLES:
                 raw["settings"][name] = tuple(raw["settings"][name])
             return ClusterState(**raw | {"settings": Settings(**raw["settings"])})
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from api.core import CONFIG_MAP, POD, SECRET, ConfigMap, Pod, Secret, SecretVolumeSource
+from controller.deployment.context import SOCKET
 from controller.runtime.errors import ClientError, NotFound
 from local import containers, environments, podstatus, volumes
 from local.container_runner import ContainerRunner
@@ -207,7 +208,11 @@ class PodWorker:
             pod=self.pod,
             ports=self._ports,
             volumes={volume.name: self._volume_folder(volume.name) for volume in self.pod.spec.volumes},
-            names={**self._node.names, "python": plan.environments.get(profile.python, "")},
+            names={
+                **self._node.names,
+                "folder": profile.folder,
+                "python": plan.environments.get(profile.python, ""),
+            },
             base=self._node.base,
             config=plan.config,
         )
@@ -249,6 +254,8 @@ class PodWorker:
         for volume in self.pod.spec.volumes:
             folder = self._volume_folder(volume.name)
             if volume.empty_dir is not None:
+                if volume.name == SOCKET:
+                    volumes.require_short(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 continue
             source = volume.secret or volume.config_map

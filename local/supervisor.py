@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -21,7 +20,7 @@ import structlog
 
 from api.core import POD, Pod
 from controller.runtime.apiserver import Core, MemoryClient
-from local import environments, manifests, samples, tools
+from local import environments, manifests, profiles, samples, tools
 from local.admission import Admission
 from local.apiserver import LocalApiServer, write_kubeconfig
 from local.control_plane import control_plane
@@ -30,12 +29,12 @@ from local.home import NAMESPACE, ClusterState, Home, Settings
 from local.node import Node, base_environment, node_names
 from local.podlogs import LogFiles
 from local.ports import LOOPBACK, PortAllocator, require_free
-from local.profiles import Profiles
 from local.progress import JsonProgress, step
 from local.workloads import is_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from api.meta import JSON
     from api.resource import Resource
@@ -146,7 +145,7 @@ class Supervisor:
     def _node(self, session: aiohttp.ClientSession) -> Node:
         return Node(
             home=self._home,
-            profiles=Profiles.load(Path(__file__).parent / "profiles", self._home.root / "profiles"),
+            profiles=profiles.every(self._home.root, self._settings.profiles),
             ports=self._ports,
             names=node_names(
                 self._home,

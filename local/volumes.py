@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from api.core import ConfigMap, KeyToPath, Secret, Volume
 
 _DATA = "..data"
+_LONGEST_SOCKET = 107
+"""What fits into the system's `sockaddr_un`, less its end."""
+_SOCKET_NAME = 16
+"""Bytes left for a slash and the socket's name."""
 
 
 def files_of(source: Secret | ConfigMap) -> dict[str, bytes]:
@@ -93,6 +97,19 @@ def write_projected(folder: Path, files: Mapping[str, bytes]) -> bool:
     if previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
     return True
+
+
+def require_short(folder: Path) -> None:
+    """Check that a Unix socket can lie in a folder.
+
+    Raises:
+        PodSpecError: its path would be longer than the system allows.
+    """
+    if (length := len(str(folder).encode()) + _SOCKET_NAME) > _LONGEST_SOCKET:
+        raise PodSpecError(
+            f"{folder} is too long a path for Unix sockets ({length} bytes with the socket's name, "
+            f"{_LONGEST_SOCKET} are allowed): choose a shorter MODELMESH_HOME",
+        )
 
 
 def unsupported(volume: Volume) -> PodSpecError:

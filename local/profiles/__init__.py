@@ -2,8 +2,8 @@
 
 An image bakes in its entry point, its variables and its ports; a process on the loopback interface needs
 ports of its own and folders below the pod's. A profile says which program stands for the image and which of
-its variables and flags hold ports. It is data, one YAML file each in this folder; a user's own go into
-$MODELMESH_HOME/profiles and win.
+its variables and flags hold ports. It is data, one YAML file each in this folder; a user's own are named by
+`modelmesh local up --profile`, or lie in $MODELMESH_HOME/profiles, and win.
 
     images: [seldonio/mlserver]        # repository names, without registry, tag and digest
     python: mlserver                   # the environment of runtimes/mlserver, where the program needs one
@@ -14,11 +14,13 @@ $MODELMESH_HOME/profiles and win.
     overrides: {NAME: value}           # variables that local mode sets; they win
     ports: [NAME, --flag]              # variables and flags whose numbers are ports of the pod
 
-Paths and ports are written as inside the container. `{name}` stands for a fact of the cluster: see `Facts`.
+Paths and ports are written as inside the container. `{name}` stands for a fact of the cluster: see `Facts`;
+`{folder}` is the folder of the profile's own file, after links.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -28,7 +30,6 @@ from local.errors import LocalError, ProfileMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 class Profile(BaseModel):
@@ -43,6 +44,8 @@ class Profile(BaseModel):
     defaults: dict[str, str] = Field(default_factory=dict)
     overrides: dict[str, str] = Field(default_factory=dict)
     ports: frozenset[str] = frozenset()
+    folder: str = ""
+    """Where its file is; not written in it."""
 
 
 class Profiles:
@@ -52,20 +55,14 @@ class Profiles:
         self._by_image = {image: profile for profile in profiles for image in profile.images}
 
     @classmethod
-    def load(cls, *folders: Path) -> Profiles:
-        """Read the YAML files of `folders`; later folders win. A missing folder is an empty one.
+    def load(cls, *folders: Path, files: Iterable[Path] = ()) -> Profiles:
+        """Read the YAML files of `folders`, then `files`; later ones win. A missing folder is an empty one.
 
         Raises:
-            LocalError: names the file that is not a profile.
+            LocalError: names the file that is missing, or not a profile.
         """
-        profiles = []
-        for folder in folders:
-            for file in sorted(folder.glob("*.yaml")):
-                try:
-                    profiles.append(Profile.model_validate(yaml.safe_load(file.read_text())))
-                except (yaml.YAMLError, ValidationError) as error:
-                    raise LocalError(f"{file} is not a local profile: {error}") from error
-        return cls(profiles)
+        found = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+        return cls(_read(file) for file in (*found, *files))
 
     def find(self, image: str, command: str) -> tuple[Profile, tuple[str, ...]]:
         """Return the profile of an image, and the program that stands for a command.
@@ -82,7 +79,7 @@ class Profiles:
             known = ", ".join(sorted(self._by_image))
             raise ProfileMissingError(
                 f"image {image!r} has no local profile, so local mode cannot run it as a process; "
-                f"images with one: {known}; add a profile to $MODELMESH_HOME/profiles",
+                f"images with one: {known}; write a profile and name it: modelmesh local up --profile FILE",
             )
         program = profile.commands.get(command.rsplit("/", 1)[-1])
         if program is None:
@@ -91,6 +88,23 @@ class Profiles:
                 f"command {command!r} of image {image!r} has no local profile; commands with one: {known}",
             )
         return profile, program
+
+
+def every(home: Path, files: Iterable[str] = ()) -> Profiles:
+    """Return the shipped profiles, those in a cluster's home, and those of `files`.
+
+    Raises:
+        LocalError: names the file that is missing, or not a profile.
+    """
+    return Profiles.load(Path(__file__).parent, home / "profiles", files=map(Path, files))
+
+
+def _read(file: Path) -> Profile:
+    try:
+        profile = Profile.model_validate(yaml.safe_load(file.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise LocalError(f"{file} is not a local profile: {error}") from error
+    return profile.model_copy(update={"folder": str(file.resolve().parent)})
 
 
 def repository(image: str) -> str:

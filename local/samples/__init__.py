@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import obstore
@@ -55,8 +55,10 @@ def ensure(folder: Path, environment: Path) -> Path:
     return models
 
 
-def upload(models: Path, endpoint: str) -> list[str]:
-    """Put every model into the bucket of the S3 server at `endpoint`; return their keys.
+def upload(models: Path, endpoint: str, prefix: str = "") -> list[str]:
+    """Put a file, or a folder's files, into the bucket of the S3 server at `endpoint`; return their keys.
+
+    A file's key is `prefix`; those of a folder's files begin with it.
 
     Raises:
         SamplesFailedError: the server refused one.
@@ -72,7 +74,7 @@ def upload(models: Path, endpoint: str) -> list[str]:
     )
     keys = []
     for file in _files(models):
-        key = str(file.relative_to(models))
+        key = str(PurePosixPath(prefix, file.relative_to(models)))
         try:
             obstore.put(store, key, file)
         except (BaseError, OSError) as error:
@@ -84,4 +86,4 @@ def upload(models: Path, endpoint: str) -> list[str]:
 
 
 def _files(models: Path) -> Iterator[Path]:
-    return (file for file in sorted(models.rglob("*")) if file.is_file())
+    return (file for file in sorted((models, *models.rglob("*"))) if file.is_file())

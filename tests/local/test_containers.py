@@ -149,6 +149,18 @@ def test_resources_of_a_container_become_variables(reference: JSON, expected: An
     assert environment_of(variable, others=[other])["M"] == expected
 
 
+@pytest.mark.parametrize("before", ["", "unix:", "unix://"])
+def test_the_path_of_a_socket_is_rewritten_in_every_form(before: str) -> None:
+    mounts = [{"name": "socket", "mountPath": "/run/mm"}]
+    env = [
+        {"name": "ENDPOINT", "value": f"{before}/run/mm/grpc.sock"},
+        {"name": "URL", "value": "http://run/mm/x"},
+    ]
+    found = command_of({"env": env, "volumeMounts": mounts}, volumes={"socket": Path("/v/s")}).environment
+    assert found["ENDPOINT"] == f"{before}/v/s/grpc.sock"
+    assert found["URL"] == "http://run/mm/x"
+
+
 def test_an_amount_that_is_none_is_an_error_that_names_the_variable() -> None:
     other = {"name": "other", "resources": {"requests": {"memory": "much"}}}
     reference = {"resource": "requests.memory", "containerName": "other"}

@@ -52,6 +52,23 @@ def test_a_users_profile_wins(tmp_path: Path) -> None:
     assert Profiles.load(SHIPPED, tmp_path).find("seldonio/mlserver", "")[1] == ("mine",)
 
 
+def test_a_named_profile_wins_and_knows_its_folder_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    file, link = tmp_path / "mine" / "profile.yaml", tmp_path / "profiles" / "mine.yaml"
+    file.write_text("images: [seldonio/mlserver]\ncommands: {'': [mine]}\n")
+    link.parent.mkdir()
+    link.symlink_to(file)
+    for profiles in (Profiles.load(SHIPPED, files=[file]), Profiles.load(SHIPPED, link.parent)):
+        profile, program = profiles.find("seldonio/mlserver", "")
+        assert program == ("mine",)
+        assert profile.folder == str(tmp_path / "mine")
+
+
+def test_a_named_profile_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match=r"nothing\.yaml is not a local profile"):
+        Profiles.load(SHIPPED, files=[tmp_path / "nothing.yaml"])
+
+
 def test_a_broken_profile_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("images: [a]\ncomands: {}\n")
     with pytest.raises(LocalError, match=r"broken\.yaml"):

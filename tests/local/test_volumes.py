@@ -5,7 +5,7 @@ import pytest
 
 from api.core import ConfigMap, KeyToPath, Secret, Volume
 from local.errors import PodSpecError
-from local.volumes import files_of, select, unsupported, write_projected
+from local.volumes import files_of, require_short, select, unsupported, write_projected
 
 
 def encoded(text: str) -> str:
@@ -14,6 +14,12 @@ def encoded(text: str) -> str:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.startswith("..")}
+
+
+def test_a_folder_too_long_for_sockets_is_refused_with_what_to_do() -> None:
+    require_short(Path("/") / ("x" * 90))
+    with pytest.raises(PodSpecError, match="choose a shorter MODELMESH_HOME"):
+        require_short(Path("/") / ("x" * 91))
 
 
 def test_a_secret_gives_its_decoded_entries() -> None:
