@@ -182,7 +182,9 @@ class Puller:
 def _targets(path: str, key: ModelKey) -> list[Target]:
     """The model and its schema, under names that cannot clash."""
     if not path.strip("/"):
-        raise StorageConfigError("the model has no path in its storage; set storage.path or storageUri")
+        raise StorageConfigError(
+            "Predictor Storage field missing: the model has no path; set storage.path or storageUri"
+        )
     name = _local_name(path)
     targets = [Target(path.lstrip("/"), name)]
     if key.schema_path:
