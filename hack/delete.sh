@@ -52,7 +52,7 @@ current_namespace() {
 }
 
 # Deletes objects, saying which.
-remove() { kube delete --ignore-not-found "$@" 2>&1 | sed -e '/^No resources found/d' -e 's/^/  /'; }
+remove() { kube delete --ignore-not-found "$@" 2>&1 | sed -e '/^No resources found/d' -e '/^Warning: deleting cluster-scoped/d' -e 's/^/  /'; }
 
 serves_cluster() {
   [[ $(kube get clusterrolebinding modelmesh-controller-rolebinding --ignore-not-found -o 'jsonpath={.subjects[0].namespace}') == "$NAMESPACE" ]]

@@ -90,12 +90,12 @@ check_arguments() {
 check_cluster() {
   step "Looking at the cluster"
   require_kubectl
-  [[ $CERTIFICATES != self-signed ]] || require_openssl
   require_cluster
   require_namespace "$NAMESPACE"
   check_other_installations
-  kubectl config set-context --current --namespace="$NAMESPACE" >/dev/null ||
-    die "the context's namespace cannot be set to $NAMESPACE" "is the file of KUBECONFIG writable?"
+  [[ $CERTIFICATES != self-signed ]] || require_openssl
+  kubectl config set-context --current --namespace="$NAMESPACE" >/dev/null 2>&1 ||
+    warn "the namespace of kubectl's context stays as it is: give --namespace $NAMESPACE in what you do next"
   if [[ $CERTIFICATES == cert-manager ]] && ! exists crd certificates.cert-manager.io; then
     die "cert-manager is not in the cluster" "install it (https://cert-manager.io), or use --enable-self-signed-ca"
   fi
@@ -111,11 +111,22 @@ check_other_installations() {
       die "the controller in namespace $other serves the whole cluster already" \
         "remove it (delete.sh -n $other), or use --namespace-scope-mode"
   fi
-  [[ $CERTIFICATES != none ]] || return 0
-  other=$(kube get validatingwebhookconfiguration modelmesh-servingruntime.serving.kserve.io --ignore-not-found \
-    -o 'jsonpath={.webhooks[0].clientConfig.service.namespace}')
-  [[ -z $other || $other == "$NAMESPACE" ]] || ! exists deployment modelmesh-controller -n "$other" ||
+  local webhook=modelmesh-servingruntime.serving.kserve.io
+  exists validatingwebhookconfiguration "$webhook" || return 0
+  other=$(kube get validatingwebhookconfiguration "$webhook" -o 'jsonpath={.webhooks[0].clientConfig.service.namespace}')
+  if [[ $other == "$NAMESPACE" ]]; then
+    keep_webhook "$(kube get validatingwebhookconfiguration "$webhook" -o 'jsonpath={.metadata.annotations}')"
+  elif [[ $CERTIFICATES != none ]] && exists deployment modelmesh-controller -n "$other"; then
     die "the webhook of namespace $other is there already" "leave --enable-self-signed-ca and --enable-cert-manager out"
+  fi
+}
+
+# A webhook that nobody serves any more would refuse every runtime, so one that is there stays served.
+keep_webhook() {
+  [[ $CERTIFICATES == none ]] || return 0
+  CERTIFICATES=self-signed
+  [[ $1 != *cert-manager.io/inject-ca-from* ]] || CERTIFICATES=cert-manager
+  say "  the admission webhook of before stays, with a certificate: $CERTIFICATES"
 }
 
 require_etcd_secret() {

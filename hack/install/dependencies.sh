@@ -8,7 +8,7 @@ readonly EXAMPLE_SECRET=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
 #   $1: whether to generate credentials (true, false)
 install_dependencies() {
   _choose_credentials "$1"
-  apply <"$STAGE/config/dependencies/quickstart.yaml"
+  apply "$STAGE/config/dependencies/quickstart.yaml"
   wait_for_deployment etcd app=etcd
   wait_for_deployment minio app=minio
 }
@@ -18,7 +18,7 @@ install_volumes() {
   # A Job cannot be changed; one that is done has nothing more to do.
   exists job pvc-init && [[ $(kube get job pvc-init -o 'jsonpath={.status.succeeded}') != 1 ]] &&
     kube delete job pvc-init >/dev/null
-  apply <"$STAGE/config/dependencies/fvt.yaml"
+  apply "$STAGE/config/dependencies/fvt.yaml"
   TIMEOUT=180 wait_for_job pvc-init
 }
 
@@ -50,7 +50,7 @@ copy_storage_secret() {
   exists secret minio-credentials ||
     die "namespace $NAMESPACE has no Secret minio-credentials" "install there with --quickstart first"
   key=$(_credential access-key) secret=$(_credential secret-key)
-  apply -n "$user_namespace" <<EOF
+  cat >"$STAGE/storage.yaml" <<EOF
 apiVersion: v1
 kind: Secret
 metadata:
@@ -66,4 +66,5 @@ stringData:
       "region": "us-south"
     }
 EOF
+  apply "$STAGE/storage.yaml" -n "$user_namespace"
 }

@@ -60,12 +60,18 @@ apply_kustomization() {
   local name=$1
   shift
   kubectl kustomize "$STAGE/config/$name" >"$STAGE/built.yaml" || die "kustomization $name cannot be built (see above)"
-  apply "$@" <"$STAGE/built.yaml"
+  apply "$STAGE/built.yaml" "$@"
 }
 
-# Applies manifests from standard input, saying only what changed.
+# Applies a file, saying only what changed; with further arguments for kubectl.
 apply() {
-  local output
-  output=$(kube apply "$@" -f - 2>&1) || die "kubectl apply was refused:" "$output"
+  local file=$1 output patience=$((SECONDS + 60))
+  shift
+  until output=$(kube apply -f "$file" "$@" 2>&1); do
+    # The cluster's network may need a moment to find a webhook that has just come up.
+    [[ $output == *"failed calling webhook"* && $SECONDS -lt $patience ]] ||
+      die "kubectl apply was refused:" "$output"
+    sleep 2
+  done
   grep -v -e ' unchanged$' <<<"$output" | sed 's/^/  /' || true
 }
