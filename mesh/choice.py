@@ -14,6 +14,8 @@ MAX_ATTEMPTS = 8
 """Instances tried, and waits for a lost server, for one call; the original's number."""
 MAX_COPIES = 5
 """With so many copies of which none can serve, another one would not help; the original's number."""
+MOST_COPIES = 1_000
+"""Copies that are wanted in addition have no such limit; nobody has more instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,20 @@ def further(
     failed: Collection[str],
     own_id: str,
     now: int,
+    most: int = MAX_COPIES,
     failure_terms: FailureTerms = USUAL_TERMS,
 ) -> Placement:
     """Where a new copy goes, given all live instances.
 
-    `failed` are those where the model failed in this call, whatever the record says yet.
+    `failed` are those where the model failed in this call, whatever the record says yet; with `most` copies
+    there is no other.
     """
     live = {candidate.instance_id for candidate in candidates}
     resting = {id_ for id_ in record.failed if id_ in live and failure_terms.retry_at(record, id_) > now}
     if len(resting.union(failed)) >= copies.MAX_FAILURES:
         return Placement(None, Reason.FAILED)
     holders = [instance_id for instance_id in record.instances if instance_id in live]
-    if len(holders) >= MAX_COPIES:
+    if len(holders) >= most:
         return Placement(None, Reason.COPIES)
     wish = Wish(
         constraints.of(record.type), size, last_used, holders=holders, excluded=resting.union(failed, tried)

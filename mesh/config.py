@@ -8,11 +8,16 @@ from pathlib import Path
 
 from mesh.copies import USUAL_TERMS
 from mesh.errors import ConfigError
+from mesh.scaling import USUAL_TERMS as SCALING_TERMS
+from mesh.scaling import ScalingTerms
 
 INSTANCE_ID_CHARACTERS = 12
 """The end of a pod's name, which tells its pods apart and is what users see as a copy's location."""
 LEAST_FAILURE_EXPIRY_MS = 1_000
 """With less, a broken model that clients ask for would be loaded again and again without a pause."""
+LEAST_THRESHOLD = 10
+"""Requests a minute; the original's bound. With less, any use at all would be load."""
+LEAST_SECOND_COPY_MS = 1_000
 DEFAULT_RUNTIME_SOCKET = Path("/tmp/mmesh/grpc.sock")  # noqa: S108 - part of the contract with runtimes
 DEFAULT_RUNTIME_PORT = 8085
 IGNORED = (
@@ -40,7 +45,6 @@ UNSUPPORTED = (
     "MM_PAYLOAD_PROCESSORS",
     "MM_MULTI_PARALLELISM",
     "MM_INFO_METRICS",
-    "MM_SCALEUP_RPM_THRESHOLD",
     "MM_MAX_INFLIGHT_PER_MODEL_COPY",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
     "MM_FAILFAST_UPGRADE_ENABLED",
@@ -105,6 +109,7 @@ class Config:
     default_owner: str
     failure_expiry_ms: int
     shutdown_seconds: float
+    scaling: ScalingTerms = SCALING_TERMS
     static_models: str = ""
     static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
@@ -170,6 +175,15 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
             "MM_LOAD_FAILURE_EXPIRY_TIME_MS", USUAL_TERMS.expiry_ms, least=LEAST_FAILURE_EXPIRY_MS
         ),
         shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
+        scaling=ScalingTerms(
+            threshold=env.number("MM_SCALEUP_RPM_THRESHOLD", SCALING_TERMS.threshold, least=LEAST_THRESHOLD),
+            second_after_ms=env.number(
+                "MM_SECOND_COPY_AFTER_MS", SCALING_TERMS.second_after_ms, least=LEAST_SECOND_COPY_MS
+            ),
+            second_gap_ms=env.number(
+                "MM_SECOND_COPY_GAP_MS", SCALING_TERMS.second_gap_ms, least=LEAST_SECOND_COPY_MS
+            ),
+        ),
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
         static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
         ignored=env.ignored(),

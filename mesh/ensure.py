@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mesh import copies
-from mesh.choice import MAX_ATTEMPTS, Candidates, OwnCopy, existing, further
+from mesh.choice import MAX_ATTEMPTS, MAX_COPIES, MOST_COPIES, Candidates, OwnCopy, existing, further
 from mesh.constraints import TypeConstraints, allows
 from mesh.errors import (
     LoadFailedError,
@@ -133,15 +133,15 @@ class Ensurer:
                 await self._guard.wait_ready()
                 continue
             try:
-                if target == self._own_id:
-                    await self.load_here(
-                        model_id, last_used=last_used, urgent=urgent, recorded=recorded, deadline=deadline
-                    )
-                else:
-                    self._note_sent(target, choice.reason, record)
-                    await self._load_there(
-                        target, model_id, last_used=last_used, urgent=urgent, deadline=deadline
-                    )
+                await self._load_at(
+                    choice,
+                    record,
+                    model_id,
+                    last_used=last_used,
+                    urgent=urgent,
+                    recorded=recorded,
+                    deadline=deadline,
+                )
             except RegistryUnavailableError:
                 raise
             except MeshError as error:
@@ -211,8 +211,9 @@ class Ensurer:
         last_used: int,
         tried: Collection[str] = (),
         failed: Collection[str] = (),
+        most: int = MAX_COPIES,
     ) -> Placement:
-        """Where a new copy of the model would go now."""
+        """Where a new copy of the model would go now, where it has fewer than `most`."""
         return further(
             record,
             size,
@@ -223,8 +224,43 @@ class Ensurer:
             failed=failed,
             own_id=self._own_id,
             now=self._now(),
+            most=most,
             failure_terms=self._failure_terms,
         )
+
+    async def add_copies(
+        self, model_id: str, count: int, *, last_used: int, excluded: Collection[str] = ()
+    ) -> int:
+        """Has a model loaded on so many instances more, none of them excluded; returns how many it is.
+
+        Raises as `ensure`, where it is none at all.
+        """
+        record = await self._registry.find(model_id)
+        size = await self._expected_size(model_id, record)
+        tried = {id_ for id_ in record.instances if self._registry.live(id_)}.union(excluded)
+        loads = []
+        for _ in range(count):
+            choice = self.placement(record, size, last_used=last_used, tried=tried, most=MOST_COPIES)
+            if choice.instance_id is None:
+                break
+            tried.add(choice.instance_id)
+            loads.append(
+                self._load_at(choice, record, model_id, last_used=min(last_used, self._now()), urgent=False)
+            )
+        if not loads:
+            raise self._error(choice.reason, record, None)
+        results = await asyncio.gather(*loads, return_exceptions=True)
+        errors = [result for result in results if result is not None]
+        if len(errors) == len(results):
+            raise errors[0]
+        for error in errors:
+            log.info("further copy not loaded", model=model_id, error=str(error))
+        return len(results) - len(errors)
+
+    def suitable(self, model_type: str) -> list[Candidate]:
+        """The instances that may hold models of a type, and stay."""
+        requirement = self._constraints().of(model_type)
+        return [candidate for candidate in self._candidates() if allows(requirement, candidate.labels)]
 
     def no_home(self, model_type: str) -> NoHomeError | None:
         """The error for models of a type that no running instance may hold."""
@@ -303,6 +339,27 @@ class Ensurer:
         rows = {id_: row.value for id_, row in self._registry.instances.items()}
         rows[self._own_id] = self._own_record()
         return self._outstanding.beside(self._known.of(rows, self._constraints()), self._monotonic())
+
+    async def _load_at(
+        self,
+        choice: Placement,
+        record: ModelRecord,
+        model_id: str,
+        *,
+        last_used: int,
+        urgent: bool,
+        recorded: bool = True,
+        deadline: int | None = None,
+    ) -> None:
+        if choice.instance_id is None or choice.instance_id == self._own_id:
+            await self.load_here(
+                model_id, last_used=last_used, urgent=urgent, recorded=recorded, deadline=deadline
+            )
+            return
+        self._note_sent(choice.instance_id, choice.reason, record)
+        await self._load_there(
+            choice.instance_id, model_id, last_used=last_used, urgent=urgent, deadline=deadline
+        )
 
     async def _load_there(
         self, instance_id: str, model_id: str, *, last_used: int, urgent: bool, deadline: int | None

@@ -45,6 +45,12 @@ class PolicyMetrics:
             ["reason"],
             registry=self._registry,
         )
+        self.scaling = Counter(
+            "modelmesh_scaling",
+            "Copies added, given up and handed over without a request that waited for them",
+            ["reason"],
+            registry=self._registry,
+        )
         self._lru = self._gauge(
             "modelmesh_instance_lru_seconds", "Last use of the oldest copy, seconds since 1970"
         )

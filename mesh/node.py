@@ -28,6 +28,7 @@ from mesh.readiness import Readiness
 from mesh.registry import Registry
 from mesh.routes import Routes
 from mesh.runtime import Runtime, RuntimeTerms
+from mesh.scaler import Scaler
 from mesh.status import StatusReporter
 from mesh.vmodels import VModels
 from store.base import Store
@@ -120,6 +121,9 @@ class MeshNode:
             now=now,
             monotonic=monotonic,
         )
+        self.scaler = Scaler(
+            self.registry, self.loader, self.ensurer, terms=config.scaling, metrics=self.metrics, now=now
+        )
         self.models = Models(self.registry, self.ensurer, now=now)
         self.vmodels = VModels(
             self.registry, ensure=self._load_in_background, now=now, default_owner=config.default_owner
@@ -175,6 +179,7 @@ class MeshNode:
                 self.vmodels.drive,
                 self.janitor.run,
                 self.housekeeper.run,
+                self.scaler.run,
                 self._count_use,
             ):
                 tasks.create_task(work(), name=f"{work.__qualname__}")
@@ -285,7 +290,7 @@ class MeshNode:
         if now is None or (before and _is_another(before.value, now.value)):
             if before and self.ensurer.is_here(model_id):
                 self.loader.unload(model_id)
-        elif self.ensurer.is_loading(model_id):
+        elif self.ensurer.is_loading(model_id) or self.scaler.is_going(model_id):
             return
         elif self.loader.is_loaded(model_id) and own not in now.value.loaded:
             self._spawn(self._register(model_id))
@@ -326,6 +331,7 @@ class MeshNode:
     def _note_use(self) -> None:
         for model_id, count, last_used in self.byte_path.usage():
             self._requests += count
+            self.scaler.usage.note(model_id, count, last_used)
             if not self.loader.cache.touch(model_id, last_used):
                 # It served a request just before it went, so its record does not know of that yet.
                 self.registry.post(model_id, copies.used(last_used))

@@ -68,6 +68,8 @@ class ModelRecord(
         "auto_delete": "autoDel",
         "last_used": "lu",
         "last_unload": "lul",
+        "min_copies": "minCopies",
+        "max_copies": "maxCopies",
     },
 ):
     """One model and its copies."""
@@ -92,6 +94,14 @@ class ModelRecord(
     last_used: int = 0
     """Written lazily: it may be hours behind."""
     last_unload: int = 0
+    min_copies: int = 0
+    """Copies that there shall always be."""
+    max_copies: int = 0
+    """Copies that there shall be at most; 0: as many as are useful."""
+    pinned: bool = False
+    """Its copies are never evicted."""
+    priority: int = 0
+    """Copies of models with a lower one are evicted first."""
 
 
 class InstanceRecord(
