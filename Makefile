@@ -65,6 +65,14 @@ test-native-cluster: setup ## Test hack/native-cluster: bring one up, break it, 
 	@hack/native-cluster check
 	$(RUN) pytest -q -m native_cluster tests/native
 
+.PHONY: images
+images: setup ## Build the images of controller, mesh and adapter with docker, podman or buildah; archives in $MODELMESH_HOME/images
+	@$(RUN) python -m images
+
+.PHONY: images-servers
+images-servers: setup ## Build MinIO with sample models, and model servers and etcd by their public names, for the native cluster
+	@$(RUN) python -m images --servers
+
 .PHONY: bench
 bench: bench-local bench-mesh bench-controller bench-adapters ## Run every benchmark; tables on standard output, figures in bench/results
 
@@ -121,8 +129,8 @@ generate: setup ## Generate protobuf modules, CRDs and reference pages
 
 .PHONY: verify
 verify: generate ## Generate everything again and fail where the result differs from what is committed
-	@git diff --exit-code -- api config docs store || { echo "generated files differ: run 'make generate' and commit the result" >&2; exit 1; }
-	test -z "$$(git status --porcelain -- api config docs store)" || { git status --short -- api config docs store; exit 1; }
+	@git diff --exit-code -- api config docs runtimes store || { echo "generated files differ: run 'make generate' and commit the result" >&2; exit 1; }
+	test -z "$$(git status --porcelain -- api config docs runtimes store)" || { git status --short -- api config docs runtimes store; exit 1; }
 
 .PHONY: docs
 docs: $(UV) ## Build the documentation into build/docs

@@ -1,0 +1,46 @@
+"""Builds container images: `python -m images [--servers] [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from images import bases, build, catalog, engine
+from images.errors import ImageError
+from local.home import Home
+
+
+def main() -> int:
+    """Build what the command line names, by default our images; return the exit status."""
+    everything = {image.name: image for image in (*catalog.ours(), *catalog.servers())}
+    parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(everything)}")
+    parser.add_argument("--servers", action="store_true", help="build the model servers', etcd's and MinIO's")
+    parser.add_argument(
+        "--engine", default="", help="docker, podman or buildah (default: the first that works)"
+    )
+    parser.add_argument("--bases", default="auto", help="registry, debian, or auto: registry if one answers")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - everything.keys()):
+        parser.error(f"no such image: {', '.join(unknown)}; there are {', '.join(everything)}")
+    group = catalog.servers() if options.servers else catalog.ours()
+    wanted = [everything[name] for name in options.names] or list(group)
+    home = Home.from_environment()
+    folder = home.root / "images"
+    try:
+        program = engine.find(options.engine)
+        start = bases.find(program, home.root / "cache" / "images", options.bases)
+        for image in wanted:
+            began = time.monotonic()
+            built = build.ensure(image, program, start, folder)
+            took = f"built in {time.monotonic() - began:.0f} s" if built else "up to date"
+            print(f"{image.reference:45} {build.size_mib(image, folder):5.0f} MiB  {took}", flush=True)
+    except ImageError as error:
+        sys.stderr.write(f"images: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
