@@ -153,13 +153,10 @@ class OpenVINOAdapter(ServerAdapter):
             self._wanted.pop(model.id, None)
             raise
         self._wanted.pop(model.id, None)
-        reasons = "; ".join(
-            f"{version.status.error_code} {version.status.error_message}".strip() for version in versions
-        )
         raise ServerError(
             grpc.StatusCode.FAILED_PRECONDITION if versions else grpc.StatusCode.INTERNAL,
             f"{self.title} could not load {model.path.name} as a model of type {model.type or 'unknown'} "
-            f"(is it whole, and of this type?): {reasons or 'it does not say why; its log does'}",
+            f"(is it whole, and of this type?): {_reasons(versions)}",
         )
 
     async def unload(self, model_id: str) -> None:
@@ -225,6 +222,19 @@ class OpenVINOAdapter(ServerAdapter):
             raise ServerError(
                 grpc.StatusCode.INTERNAL, f"{self.title}'s answer is not understood: {error}"
             ) from error
+
+
+def _reasons(versions: list[_Version]) -> str:
+    """Why versions failed; the server mostly repeats the code in place of a message."""
+    failed = [version.status for version in versions if version.state != "END"]
+    words = [
+        error.error_code
+        if error.error_message in {"", error.error_code}
+        else f"{error.error_code} {error.error_message}"
+        for error in failed
+    ]
+    told = any(error.error_message not in {"", error.error_code} for error in failed)
+    return "; ".join([*filter(None, words), *([] if told else ["its log says why"])])
 
 
 def _gone(model: _Model | None) -> bool:

@@ -25,7 +25,7 @@ from api.proto.model_runtime_pb2 import (
 from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
 from local import environments
 from local.home import Home
-from tests.adapters.servers import MLServer, Triton, s3_server
+from tests.adapters.servers import MLServer, OpenVINO, Triton, s3_server
 from tests.store.etcd_server import free_port
 
 MIB = 1 << 20
@@ -333,3 +333,32 @@ def triton(_shared_triton: Triton) -> Triton:
     """A real Triton that is ready; tests that kill it need not start it again."""
     _shared_triton.serving()
     return _shared_triton
+
+
+@pytest.fixture(scope="session")
+def ovms_environment() -> Path:
+    """The Python environment of OpenVINO Model Server's stand-in."""
+    return environments.ensure("ovms", Home.from_environment().environments)
+
+
+@pytest.fixture(scope="session")
+def ovms_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose `models` the shared stand-in looks at."""
+    return tmp_path_factory.mktemp("ovms")
+
+
+@pytest.fixture(scope="session")
+def _shared_ovms(ovms_environment: Path, ovms_root: Path) -> Iterator[OpenVINO]:
+    server = OpenVINO(ovms_environment, ovms_root / "cwd", ovms_root / "models" / "_ovms_models")
+    config = ovms_root / "models" / "model_config_list.json"
+    config.parent.mkdir()
+    config.write_text('{"model_config_list": []}')
+    with server.running():
+        yield server
+
+
+@pytest.fixture
+def ovms_server(_shared_ovms: OpenVINO) -> OpenVINO:
+    """The stand-in, ready; tests that kill it need not start it again."""
+    _shared_ovms.serving()
+    return _shared_ovms

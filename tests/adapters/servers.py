@@ -1,4 +1,4 @@
-"""Real servers that tests and benchmarks of the adapters start: an S3 server, MLServer, Triton."""
+"""Servers that tests and benchmarks of the adapters start: S3, MLServer, Triton, and OpenVINO's stand-in."""
 
 import contextlib
 import json
@@ -183,6 +183,28 @@ class Triton(ModelServer):
             "TRITON_HTTP_PORT": str(self.http_port),
             "TRITON_METRICS_PORT": str(self.metrics_port),
         }
+
+
+class OpenVINO(ModelServer):
+    """The STAND-IN for OpenVINO Model Server: `http_port` has the REST API of its configuration."""
+
+    def command(self) -> Sequence[str]:
+        return [
+            "ovms-stand-in",
+            f"--port={self.grpc_port}",
+            f"--rest_port={self.http_port}",
+            f"--config_path={self.models.parent / 'model_config_list.json'}",
+            "--file_system_poll_wait_seconds=0",
+            "--grpc_bind_address=127.0.0.1",
+            "--rest_bind_address=127.0.0.1",
+        ]
+
+    def variables(self) -> Mapping[str, str]:
+        return {}
+
+    def adapter_variables(self, root: Path, entry: Mapping[str, str]) -> dict[str, str]:
+        """As for the others; the adapter speaks to the REST port."""
+        return super().adapter_variables(root, entry) | {"RUNTIME_PORT": str(self.http_port)}
 
 
 async def held(inference: Any) -> list[str]:

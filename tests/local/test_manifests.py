@@ -29,14 +29,14 @@ def test_the_secrets_lead_to_etcd_and_to_the_bucket() -> None:
     assert storage["bucket"] == "modelmesh-example-models"
 
 
-# Of the OpenVINO Model Server no registry has a program that could run without containers.
-SERVER_TYPES = ("mlserver", "torchserve", "triton")
+SERVER_TYPES = ("mlserver", "ovms", "torchserve", "triton")
 
 
 def test_the_shipped_runtimes_are_found_by_their_server_types() -> None:
     found = list(manifests.runtimes(SERVER_TYPES))
     assert [runtime["metadata"]["name"] for runtime in found] == [
         "mlserver-1.x",
+        "ovms-1.x",
         "torchserve-0.x",
         "triton-2.x",
     ]
