@@ -231,9 +231,15 @@ async def test_an_unload_overtakes_loads_that_run_and_that_wait(fake: Any) -> No
 
 async def test_a_load_after_an_unload_is_not_touched_by_it(fake: Any) -> None:
     await fake.mesh.ready()
+    gate = fake.server.hold("m")  # else the first load may be done before the unload arrives
     first = fake.mesh.load("m")
-    await fake.mesh.unload("m")
+    await until(lambda: "load m" in fake.server.calls)
+    unload = asyncio.create_task(fake.mesh.unload("m"))
+    await fake.mesh.status()
     second = fake.mesh.load("m")
+    await fake.mesh.status()
+    gate.set()
+    await unload
     await second
     assert (await refused(first))[0] is grpc.StatusCode.ABORTED
     assert fake.server.models == {"m"}
