@@ -1,7 +1,7 @@
 """Entry point of `modelmesh adapter TYPE`: the adapter of one model server.
 
 An installed package adds a server type as an entry point in the group `modelmesh.adapters` that names a
-subclass of `adapters.sdk.ServerAdapter`.
+subclass of `adapters.sdk.ServerAdapter`. A class that no package brings is named as `module:Class`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import importlib
 import os
 import sys
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
 
 from adapters.errors import ConfigurationError
+from adapters.sdk.adapter import ServerAdapter
 from adapters.sdk.serve import serve
 from adapters.sdk.settings import Settings
-
-if TYPE_CHECKING:
-    from adapters.sdk.adapter import ServerAdapter
 
 ENTRY_POINT_GROUP = "modelmesh.adapters"
 
@@ -36,7 +33,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0].startswith("-"):
         out = sys.stdout if argv in (["-h"], ["--help"]) else sys.stderr
         out.write(
-            f"usage: modelmesh adapter TYPE\n\nTYPE: {', '.join(known_types())}\n"
+            "usage: modelmesh adapter TYPE\n\n"
+            f"TYPE: {', '.join(known_types())}, or module:Class of your own\n"
             "All else comes from environment variables: CONTAINER_MEM_REQ_BYTES (required), ADAPTER_PORT, "
             "RUNTIME_PORT, ROOT_MODEL_DIR, …\n",
         )
@@ -72,10 +70,24 @@ def find_adapter(server_type: str) -> type[ServerAdapter]:
         ConfigurationError: no such type; names those that there are.
     """
     if server_type in _BUILT_IN:
-        module, _, name = _BUILT_IN[server_type].partition(":")
-        adapter: type[ServerAdapter] = getattr(importlib.import_module(module), name)
-        return adapter
+        return _imported(_BUILT_IN[server_type])
+    if ":" in server_type:
+        return _imported(server_type)
     for point in entry_points(group=ENTRY_POINT_GROUP, name=server_type):
         loaded: type[ServerAdapter] = point.load()
         return loaded
-    raise ConfigurationError(f'unknown server type "{server_type}"; known types: {", ".join(known_types())}')
+    raise ConfigurationError(
+        f'unknown server type "{server_type}"; known types: {", ".join(known_types())}; '
+        "an adapter class of your own is named as module:Class"
+    )
+
+
+def _imported(place: str) -> type[ServerAdapter]:
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f'the adapter "{place}" cannot be imported: {error}') from error
+    if not isinstance(found, type) or not issubclass(found, ServerAdapter):
+        raise ConfigurationError(f'"{place}" is not a subclass of adapters.sdk.ServerAdapter')
+    return found

@@ -36,7 +36,7 @@ async def load_succeeds(run: Run) -> None:
     async with run.fresh() as first:
         run.first_load_s = await _seconds_to_load(run, first)
     async with run.fresh() as model_id:
-        run.load_s = await _seconds_to_load(run, model_id)
+        run.load_s = min(run.first_load_s, await _seconds_to_load(run, model_id))
         known, _ = await run.outcome(run.size(model_id))
         unknown, _ = await run.outcome(run.size(run.new_id()))
         run.size_tells = known is grpc.StatusCode.OK is not unknown

@@ -70,8 +70,8 @@ class Run:
     """The runtime under test and what the checks share.
 
     `timeout_s` is the longest that an answer may take, `start_s` how long the runtime may take to be ready.
-    `terms` are what it said when it was; `first_load_s` and `load_s` are how long the first load and another
-    one took, and `size_tells` whether modelSize knows loaded models from others.
+    `terms` are what it said when it was; `first_load_s` and `load_s` are how long the first load and the faster
+    of two took, and `size_tells` whether modelSize knows loaded models from others.
     """
 
     channel: aio.Channel
@@ -100,7 +100,12 @@ class Run:
     @property
     def watch_s(self) -> float:
         """How long a model that must not be loaded is watched: longer than a load that goes on would take."""
-        return min(max(1.5 * self.load_s, _LEAST_WATCH_S), _LONGEST_WATCH_S)
+        return min(max(1.5 * self.first_load_s, _LEAST_WATCH_S), _LONGEST_WATCH_S)
+
+    @property
+    def too_fast(self) -> str:
+        """What to say where a load was over before anything could come between."""
+        return f"the model loads in {self.load_s * 1000:.0f} ms, too fast for it: give one that takes longer"
 
     def new_id(self) -> str:
         """Returns a model id that was not used before, of the form that the controller makes."""

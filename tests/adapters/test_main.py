@@ -39,6 +39,18 @@ def test_an_installed_package_adds_a_server_type(monkeypatch: pytest.MonkeyPatch
     assert {"mine", "mlserver", "triton"} <= set(entry.known_types())
 
 
+def test_a_class_of_ones_own_is_named_by_its_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert find_adapter("adapters.mlserver:MLServerAdapter") is MLServerAdapter
+    for wrong, why in {
+        "no.such:Adapter": "No module named 'no'",
+        "adapters.mlserver:Missing": "has no attribute 'Missing'",
+        "adapters.mlserver:JSON": "not a subclass of adapters.sdk.ServerAdapter",
+        ":Adapter": "Empty module name",
+    }.items():
+        assert main([wrong]) == 1
+        assert why in capsys.readouterr().err
+
+
 def command(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "modelmesh", "adapter", "mlserver"],
