@@ -162,7 +162,9 @@ class Cluster:
         for program in (programs.GRPCURL, programs.KUSTOMIZE):
             programs.build(program, tools)
         for image in own:
-            images.write_archive(image, self._archive(image.name))
+            archive = self._archive(image.name)
+            if not archive.exists() or any(newer(program, archive) for program in image.programs.values()):
+                images.write_archive(image, archive)
         return kubernetes, {images.PAUSE: pause}
 
     def _archive(self, image: str) -> Path:
@@ -326,6 +328,11 @@ class Cluster:
 def say(text: str) -> None:
     """Tell the user what happens."""
     print(text, file=sys.stderr, flush=True)
+
+
+def newer(file: Path, other: Path) -> bool:
+    """Say whether a file was written after another one."""
+    return file.stat().st_mtime > other.stat().st_mtime
 
 
 def write_changed(path: Path, text: str, mode: int = 0o644) -> None:
