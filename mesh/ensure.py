@@ -257,6 +257,17 @@ class Ensurer:
             log.info("further copy not loaded", model=model_id, error=str(error))
         return len(results) - len(errors)
 
+    async def warm(self, model_id: str, last_used: int, copies: int) -> None:
+        """Has a model loaded with so many copies; fewer where there is no room. Raises as `ensure`."""
+        await self.ensure(model_id, last_used=last_used, urgent=False)
+        record = await self._registry.find(model_id)
+        missing = copies - sum(self._registry.live(id_) for id_ in record.instances)
+        if missing > 0:
+            try:
+                await self.add_copies(model_id, missing, last_used=last_used)
+            except MeshError as error:
+                log.info("fewer copies than wanted", model=model_id, missing=missing, error=str(error))
+
     def suitable(self, model_type: str) -> list[Candidate]:
         """The instances that may hold models of a type, and stay."""
         requirement = self._constraints().of(model_type)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 STOP_RESERVE_SECONDS = 3.0
 """Of the time to shut down, kept for everything but serving requests under way."""
+GRACE_SECONDS = 15.0
+"""At most kept for requests under way when the models have been handed over; the original's time."""
 LEAVE_SECONDS = 1.0
 """Between saying goodbye and closing the ports, so that peers and load balancers have heard it."""
 POLICY_NICENESS = 10
@@ -141,13 +144,21 @@ class MeshProcess:
             ]
             await stopping.wait()
             log.info("mesh stopping")
-            await node.leave()
-            await asyncio.sleep(min(LEAVE_SECONDS, self._config.shutdown_seconds / 4))
-            await node.stop(max(0.0, self._config.shutdown_seconds - STOP_RESERVE_SECONDS - LEAVE_SECONDS))
+            await self._leave(node)
             for task in work:
                 task.cancel()
         if self._fault:
             raise self._fault
+
+    async def _leave(self, node: MeshNode) -> None:
+        """Hands the models over, then ends, all within the time to shut down."""
+        seconds = self._config.shutdown_seconds
+        end = time.monotonic() + seconds - STOP_RESERVE_SECONDS
+        await node.leave()
+        grace = min(GRACE_SECONDS, seconds / 4)
+        await node.drain(end - time.monotonic() - LEAVE_SECONDS - grace)
+        await asyncio.sleep(min(LEAVE_SECONDS, seconds / 4))
+        await node.stop(max(0.0, end - time.monotonic()))
 
     async def stop(self) -> None:
         """Closes what is open."""

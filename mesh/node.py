@@ -12,8 +12,9 @@ from mesh import copies
 from mesh.bytes import BytePath
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
+from mesh.drain import Drain
 from mesh.ensure import Ensurer
-from mesh.errors import MeshError, ModelNotFoundError
+from mesh.errors import MeshError, ModelNotFoundError, RuntimeDownError
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
@@ -126,7 +127,7 @@ class MeshNode:
         )
         self.models = Models(self.registry, self.ensurer, now=now)
         self.vmodels = VModels(
-            self.registry, ensure=self._load_in_background, now=now, default_owner=config.default_owner
+            self.registry, ensure=self.ensurer.warm, now=now, default_owner=config.default_owner
         )
         self.misses = MissHandler(
             config.instance_id,
@@ -193,6 +194,10 @@ class MeshNode:
         except StoreError as error:
             log.warning("departure not published", error=str(error))
 
+    async def drain(self, seconds: float) -> None:
+        """After `leave`: has the copies of this instance loaded elsewhere, within that time."""
+        await Drain(self.registry, self.loader, self.ensurer).run(seconds)
+
     async def stop(self, grace_seconds: float) -> None:
         """Ends: serves the requests under way within the grace, then leaves the registry."""
         await self.byte_path.stop(round(grace_seconds * 1000))
@@ -223,7 +228,12 @@ class MeshNode:
         urgent: bool,  # noqa: FBT001 - a callback of the peer's calls
         patience_ms: int | None,
     ) -> Resources:
-        """Loads a model that another instance has placed here."""
+        """Loads a model that another instance has placed here.
+
+        Raises RuntimeDownError where that one did not know yet that this instance leaves.
+        """
+        if self.presence.leaving:
+            raise RuntimeDownError("this instance is leaving")
         deadline = None if patience_ms is None else self._now() + patience_ms
         return await self.ensurer.load_here(model_id, last_used=last_used, urgent=urgent, deadline=deadline)
 

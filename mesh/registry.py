@@ -109,6 +109,10 @@ class Registry:
             return instance_id == self.instance_id
         return not row.value.shutdown
 
+    def present(self, instance_id: str) -> bool:
+        """Whether an instance is there, be it that it leaves: until then its copies serve."""
+        return instance_id in self.instances or instance_id == self.instance_id
+
     def is_leader(self) -> bool:
         """Whether housekeeping is this instance's job: it is the one that has been there longest."""
         rows = [(row.create_revision, id_) for id_, row in self.instances.items() if not row.value.shutdown]

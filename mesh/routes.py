@@ -56,17 +56,22 @@ class Routes:
         self._byte_path.update(self._generation, models, aliases)
 
     def peers(self, model_id: str) -> list[Route]:
-        """Copies on other instances that live."""
+        """Copies on other instances that live; those that leave serve as long as nobody else does."""
         record = self._registry.peek(model_id)
         if record is None:
             return []
-        routes = []
+        staying, leaving = [], []
         for instance_id in sorted(record.instances, key=record.instances.__getitem__):
             row = self._registry.instances.get(instance_id)
-            if instance_id == self._registry.instance_id or row is None or row.value.shutdown:
+            if instance_id == self._registry.instance_id or row is None:
                 continue
-            routes.append(Route(instance_id, row.value.address, instance_id in record.loaded))
-        return routes
+            route = Route(instance_id, row.value.address, instance_id in record.loaded)
+            if not row.value.shutdown:
+                staying.append(route)
+            elif route.loaded:
+                leaving.append(route)
+        served = model_id in self._own or any(route.loaded for route in staying)
+        return staying if served else leaving + staying
 
     def _of_model(self, model_id: str) -> list[Route] | None:
         own = [Route(self._registry.instance_id, None)] if model_id in self._own else []

@@ -88,7 +88,7 @@ class StatusReporter:
             ModelCopyInfo(location=instance_id, copyStatus=ModelStatusInfo.LOADING_FAILED, time=failed)
             for instance_id, failed in record.failed.items()
         ]
-        infos = [info for info in infos if self._registry.live(info.location)]
+        infos = [info for info in infos if self._registry.present(info.location)]
         return sorted(infos, key=lambda info: (-info.time, info.location))
 
     def _errors(self, record: ModelRecord) -> list[str]:

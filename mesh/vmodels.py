@@ -71,13 +71,16 @@ class SetVModel:
 
 
 class VModels:
-    """The vmodels of one mesh. Run `drive` as a task on every instance; it acts on the leader's."""
+    """The vmodels of one mesh. Run `drive` as a task on every instance; it acts on the leader's.
+
+    `ensure` has a model (id, last used in ms since 1970) loaded, with so many copies if there is room.
+    """
 
     def __init__(
         self,
         registry: Registry,
         *,
-        ensure: Callable[[str, int], Awaitable[None]],
+        ensure: Callable[[str, int, int], Awaitable[None]],
         now: Callable[[], int],
         default_owner: str = "",
     ) -> None:
@@ -209,8 +212,8 @@ class VModels:
             record = row.value
             active = self._registry.peek(record.active)
             try:
-                if self._copies(record.active):
-                    await self._ensure(record.target, active.last_used if active else 0)
+                if copies := self._copies(record.active):
+                    await self._ensure(record.target, active.last_used if active else 0, copies)
                 await self._switch(vmodel_id, record)
             except MeshError as error:
                 log.info("vmodel target not loaded", vmodel=vmodel_id, target=record.target, error=str(error))
@@ -304,7 +307,7 @@ class VModels:
 
     def _copies(self, model_id: str) -> int:
         record = self._registry.peek(model_id)
-        return sum(self._registry.live(id_) for id_ in record.instances) if record else 0
+        return sum(self._registry.present(id_) for id_ in record.instances) if record else 0
 
     def _on_change(
         self, vmodel_id: str, before: Entry[VModelRecord] | None, now: Entry[VModelRecord] | None

@@ -23,8 +23,10 @@ from mesh.status import StatusReporter
 from store.base import Put
 from store.memory import MemoryStore
 from store.records import VMODELS, VModelRecord
+from store.table import Entry
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.fake_bytes import Failed
+from tests.mesh.fake_runtime import FakeRuntime
 from tests.store.waiting import until
 
 
@@ -359,3 +361,29 @@ async def test_vmodels_and_their_references_survive_a_wiped_store(mesh: Mesh) ->
 
 async def mesh_store_put(mesh: Mesh, key: str, value: bytes) -> None:
     assert (await MemoryStore(mesh.store).txn([], [Put(key, value)])).succeeded
+
+
+async def test_the_new_model_has_as_many_copies_as_the_old_one_before_requests_come(mesh: Mesh) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    await set_vmodel(one, "old", sync=True)
+    await one.node.ensurer.add_copies("old", 1, last_used=mesh.clock())
+    switched: list[int] = []
+
+    def note(_id: str, _before: object, now: Entry[VModelRecord] | None) -> None:
+        record = one.node.registry.peek("new")
+        if now and now.value.active == "new" and record:
+            switched.append(len(record.loaded))
+
+    one.node.registry.vmodels.subscribe(note)
+    await set_vmodel(one, "new", sync=True)
+    assert switched[0] == 2
+    assert (one.runtime.loads, two.runtime.loads) == (["old", "new"], ["old", "new"])
+
+
+async def test_without_room_for_as_many_copies_it_moves_with_fewer(mesh: Mesh) -> None:
+    one = await mesh.add("one")
+    await mesh.add("two", FakeRuntime(capacity=5_000))
+    await set_vmodel(one, "old", sync=True)
+    await one.node.ensurer.add_copies("old", 1, last_used=mesh.clock())
+    await set_vmodel(one, "new", "SIZE_6000_0_0", sync=True)
+    assert active(one) == "new"
