@@ -10,9 +10,9 @@ import structlog
 
 from adapters.errors import ConfigurationError
 from adapters.puller import Puller
-from adapters.sdk import metrics
 from adapters.sdk.listen import GRACE_S, set_by_signals, spi_server
 from adapters.sdk.models import Models
+from adapters.sdk.observed import observed
 from adapters.sdk.spi import ModelRuntime
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def serve(adapter: ServerAdapter, settings: Settings, stop: asyncio.Event 
     runtime = ModelRuntime(adapter, settings, models)
     address = f"{settings.bind_address}:{settings.port}"
     server = spi_server(runtime, address, "ADAPTER_PORT")
-    with metrics.served(settings.bind_address, settings.metrics_port):
+    async with observed(settings.metrics_address, settings.metrics_port, lambda: models.server.state):
         follower = asyncio.create_task(models.server.run())
         await server.start()
         log.info("adapter started", server=adapter.title, address=address, capacity=settings.capacity)

@@ -23,13 +23,15 @@ class Settings:
     """What an adapter is told about its pod. Sizes in bytes.
 
     `capacity` is what models may use: the memory that the server's container requested, less a reserve for
-    the server itself. `per_model_concurrency` 0 sets no limit, `metrics_port` 0 serves no metrics. `root` is
+    the server itself. `per_model_concurrency` 0 sets no limit. `metrics_port` 0 serves neither metrics nor
+    health; `metrics_address` None is every interface, since probes come from outside of the pod. `root` is
     the folder shared with the model server. `environment` is all variables, for those that one adapter alone
     has.
     """
 
     bind_address: str
     port: int
+    metrics_address: str | None
     metrics_port: int
     server_port: int
     data_endpoint: str
@@ -75,6 +77,7 @@ class Settings:
         settings = cls(
             bind_address=environment.get("MODELMESH_BIND_ADDRESS") or "127.0.0.1",
             port=read.port("ADAPTER_PORT", 8085),
+            metrics_address=environment.get("MODELMESH_BIND_ADDRESS") or None,
             metrics_port=read.port("ADAPTER_METRICS_PORT", 0, least=0),
             server_port=runtime_port,
             data_endpoint=environment.get("RUNTIME_DATA_ENDPOINT") or f"port:{data_port or runtime_port}",

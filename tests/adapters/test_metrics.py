@@ -1,3 +1,5 @@
+import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,60 @@ async def test_loads_are_counted_by_their_code(
 
 async def test_a_taken_metrics_port_is_named(run_adapter: Any, fake_type: Any, tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"cannot serve metrics on 127.0.0.1:{port}"):
+        with pytest.raises(ConfigurationError, match=f"cannot serve metrics on \\*:{port}: "):
             async with run_adapter(fake_type, tmp_path, ADAPTER_METRICS_PORT=port):
                 pass
+
+
+async def test_probes_tell_a_living_adapter_from_a_usable_server(
+    run_adapter: Any, fake_type: Any, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    async with (
+        run_adapter(fake_type, tmp_path, ADAPTER_METRICS_PORT=unused_tcp_port) as adapter,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_tcp_port}") as client,
+    ):
+
+        async def probes() -> tuple[int, int, str]:
+            live, ready = await client.get("/healthz"), await client.get("/readyz")
+            return live.status_code, ready.status_code, ready.text.strip()
+
+        await adapter.mesh.ready()
+        assert await probes() == (200, 200, "READY")
+        adapter.server.die()
+        async with asyncio.timeout(10):
+            while await probes() != (200, 503, "STARTING"):  # noqa: ASYNC110 - what another process asks
+                await asyncio.sleep(0.01)
+        adapter.server.come_back()
+        await adapter.mesh.ready()
+        assert await probes() == (200, 200, "READY")
+
+
+async def test_probes_come_from_outside_of_the_pod(
+    run_adapter: Any, fake_type: Any, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    others = {"127.0.0.2", socket.gethostbyname(socket.gethostname())}
+    async with (
+        run_adapter(fake_type, tmp_path, ADAPTER_METRICS_PORT=unused_tcp_port),
+        httpx.AsyncClient() as client,
+    ):
+        for address in others:
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(httpx.ConnectError):
+                        assert (await client.get(f"http://{address}:{unused_tcp_port}/healthz")).is_success
+                        break
+                    await asyncio.sleep(0.01)
+
+
+async def test_local_mode_keeps_the_port_to_this_machine(
+    run_adapter: Any, fake_type: Any, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    variables = {"ADAPTER_METRICS_PORT": unused_tcp_port, "MODELMESH_BIND_ADDRESS": "127.0.0.1"}
+    async with run_adapter(fake_type, tmp_path, **variables) as adapter, httpx.AsyncClient() as client:
+        await adapter.mesh.ready()
+        assert (await client.get(f"http://127.0.0.1:{unused_tcp_port}/healthz")).is_success
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.2:{unused_tcp_port}/healthz")
