@@ -314,7 +314,7 @@ class Cluster:
         others = [
             programs.go_target(program, tools).parent for program in (programs.GRPCURL, programs.KUSTOMIZE)
         ]
-        return [programs.kubernetes_folder(tools), *(program.parent for program in others)]
+        return [programs.kubernetes_folder(tools), *others]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
