@@ -13,22 +13,19 @@ from local.home import Home
 
 def main() -> int:
     """Build what the command line names, by default our images; return the exit status."""
-    everything = {image.name: image for image in (*catalog.ours(), *catalog.servers())}
     parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(everything)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(catalog.every())}")
     parser.add_argument("--servers", action="store_true", help="build the model servers', etcd's and MinIO's")
     parser.add_argument(
         "--engine", default="", help="docker, podman or buildah (default: the first that works)"
     )
     parser.add_argument("--bases", default="auto", help="registry, debian, or auto: registry if one answers")
     options = parser.parse_args()
-    if unknown := sorted(set(options.names) - everything.keys()):
-        parser.error(f"no such image: {', '.join(unknown)}; there are {', '.join(everything)}")
     group = catalog.servers() if options.servers else catalog.ours()
-    wanted = [everything[name] for name in options.names] or list(group)
     home = Home.from_environment()
     folder = home.root / "images"
     try:
+        wanted = [catalog.find(name) for name in options.names] or group
         program = engine.find(options.engine)
         start = bases.find(program, home.root / "cache" / "images", options.bases)
         for image in wanted:

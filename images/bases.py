@@ -48,6 +48,11 @@ class Bases:
     arguments: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
 
+    @property
+    def made_here(self) -> bool:
+        """Whether no registry answered, so that what is public elsewhere has to be built first."""
+        return bool(self.arguments)
+
 
 def find(engine: Engine, cache: Path, choice: str = "auto") -> Bases:
     """Return the public bases, by default where Docker Hub answers, else the ones made here.

@@ -6,8 +6,12 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.errors import ImageError
+
 ROOT = Path(__file__).parent.parent
 _PYTHON = (
+    "LICENSE",
+    "README.md",
     "pyproject.toml",
     "uv.lock",
     "dataplane/pyproject.toml",
@@ -31,7 +35,7 @@ class Image:
         name: of its folder below `images`, and of its archive.
         reference: repository and tag, as manifests name it.
         inputs: files and folders of the repository that its build copies, besides its own folder.
-        after: images that its build starts from.
+        after: names of images that its build starts from; public ones, so a registry may have them too.
         limit_mib: what its archive may weigh.
     """
 
@@ -69,9 +73,11 @@ def ours() -> tuple[Image, ...]:
 
 
 def servers() -> tuple[Image, ...]:
-    """Return the stand-ins for public images on machines that reach no registry, and the samples' server."""
+    """Return MinIO with sample models, and what stands for public images where no registry answers."""
+    build = "images/environment"
     return (
-        Image("mlserver", "docker.io/seldonio/mlserver:1.7.1", ("runtimes/mlserver",), limit_mib=1000),
+        Image("mlserver", "docker.io/seldonio/mlserver:1.7.1", (build, "runtimes/mlserver"), limit_mib=900),
+        Image("etcd", "quay.io/coreos/etcd:v3.5.35", limit_mib=60),
         Image(
             "minio-examples",
             f"docker.io/modelmesh/minio-examples:{version()}",
@@ -79,5 +85,30 @@ def servers() -> tuple[Image, ...]:
             after=("mlserver",),
             limit_mib=250,
         ),
-        Image("etcd", "quay.io/coreos/etcd:v3.5.35", limit_mib=200),
+        Image("triton", "nvcr.io/nvidia/tritonserver:25.02-py3", (build, "runtimes/triton"), limit_mib=600),
+        Image(
+            "ovms",
+            "docker.io/openvino/model_server:2025.3",
+            (build, "api/proto", "runtimes/ovms"),
+            limit_mib=500,
+        ),
     )
+
+
+def on_demand() -> tuple[Image, ...]:
+    """Return images that are built only when named: gigabytes."""
+    inputs = ("images/environment", "runtimes/torchserve")
+    return (Image("torchserve", "docker.io/pytorch/torchserve:0.12.0-cpu", inputs, limit_mib=8000),)
+
+
+def every() -> dict[str, Image]:
+    """Return all images by name."""
+    return {image.name: image for image in (*ours(), *servers(), *on_demand())}
+
+
+def find(name: str) -> Image:
+    """Return an image by name; ImageError with the names that there are."""
+    images = every()
+    if name not in images:
+        raise ImageError(f"there is no image {name!r}; there are {', '.join(images)}")
+    return images[name]
