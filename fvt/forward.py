@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _OPEN = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 _BROKEN = ("lost connection", "error forwarding", "an error occurred")
+_TELLING_SECONDS = 0.5
 
 
 class Forward:
@@ -29,6 +30,7 @@ class Forward:
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[str] = []
         self._reader: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -39,8 +41,12 @@ class Forward:
     @property
     def broken(self) -> bool:
         """Whether the connection to the pod ended."""
-        ended = self._process is None or self._process.poll() is not None
-        return ended or any(text in line for line in self._lines for text in _BROKEN)
+        return self._process is None or self._process.poll() is not None or self._ended.is_set()
+
+    def lost(self) -> bool:
+        """Say whether an error seen just now may be the forward's: kubectl tells it a moment later."""
+        self._ended.wait(_TELLING_SECONDS)
+        return self.broken
 
     def address(self) -> str:
         """Return `127.0.0.1:PORT`, opening the connection where there is none."""
@@ -62,6 +68,7 @@ class Forward:
     def _open(self) -> bool:
         self.close()
         self._lines = []
+        self._ended = ended = threading.Event()
         self._process = subprocess.Popen(
             [
                 "kubectl",
@@ -77,18 +84,21 @@ class Forward:
             env=self._cluster.environment,
         )
         first = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(self._process, first), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(self._process, first, ended), daemon=True)
         self._reader.start()
         first.wait(20)
         assert any(map(_OPEN.match, self._lines)), f"kubectl port-forward: {self._lines}"
         return True
 
-    def _read(self, process: subprocess.Popen[str], first: threading.Event) -> None:
+    def _read(self, process: subprocess.Popen[str], first: threading.Event, ended: threading.Event) -> None:
         """Read all that kubectl prints: a full pipe would stop it."""
         assert process.stdout is not None
         lines = self._lines
         for line in process.stdout:
             lines.append(line.rstrip())
             first.set()
+            if any(text in line for text in _BROKEN):
+                ended.set()
         process.stdout.close()
         first.set()
+        ended.set()

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     class Address(Protocol):
         """Where a port is reached."""
 
-        @property
-        def broken(self) -> bool:
-            """Whether it has to be asked for again."""
+        def lost(self) -> bool:
+            """Say whether an error that was seen just now may be the connection's."""
 
         def address(self) -> str:
             """Return `host:port`."""
@@ -46,10 +45,12 @@ _ANSWER_SECONDS = 60
 class FixedAddress:
     """A port that is reached without a forward, such as that of a load balancer."""
 
-    broken = False
-
     def __init__(self, address: str) -> None:
         self._address = address
+
+    def lost(self) -> bool:
+        """Say no."""
+        return False
 
     def address(self) -> str:
         """Return `host:port`."""
@@ -128,7 +129,7 @@ class Inference:
                     return ask(channel)
                 except grpc.RpcError:
                     # Only what a lost forward explains is asked again: errors of the mesh are what is tested.
-                    if not self._grpc.broken or time.monotonic() > deadline:
+                    if time.monotonic() > deadline or not self._grpc.lost():
                         raise
 
     def _by_rest(self, method: str, path: str, body: object) -> httpx.Response:
@@ -138,5 +139,5 @@ class Inference:
             try:
                 return httpx.request(method, url, json=body, timeout=_ANSWER_SECONDS, trust_env=False)
             except httpx.TransportError:
-                if not self._rest.broken or time.monotonic() > deadline:
+                if time.monotonic() > deadline or not self._rest.lost():
                     raise

@@ -65,6 +65,37 @@ def test_our_containers_keep_to_the_restricted_standard(installed: Cluster, sele
                 assert context["seccompProfile"] == {"type": "RuntimeDefault"}, container["name"]
 
 
+def test_a_runtime_of_kserves_is_left_alone(installed: Cluster, name: str) -> None:
+    """The one after it is acted on, so this one has been seen."""
+    theirs, ours = f"{name}-theirs", f"{name}-ours"
+
+    def runtime(called: str, **fields: object) -> JSON:
+        spec = {
+            "grpcEndpoint": "port:8085",
+            "replicas": 0,
+            "supportedModelFormats": [{"name": called}],
+            "containers": [{"name": "server", "image": "example.org/none:1"}],
+        }
+        metadata = {"name": called}
+        api_version = "serving.kserve.io/v1alpha1"
+        return {
+            "apiVersion": api_version,
+            "kind": "ServingRuntime",
+            "metadata": metadata,
+            "spec": spec | fields,
+        }
+
+    try:
+        installed.apply(runtime(theirs))
+        installed.apply(runtime(ours, multiModel=True))
+        wait(lambda: installed.find("deployment", f"{SERVICE}-{ours}"), f"the Deployment of {ours}")
+        assert installed.find("deployment", f"{SERVICE}-{theirs}") is None
+        installed.delete("servingruntime", ours)
+        wait(lambda: not installed.find("deployment", f"{SERVICE}-{ours}"), f"the Deployment of {ours} to go")
+    finally:
+        installed.delete("servingruntime", theirs, ours)
+
+
 def test_a_watch_sees_a_model_become_ready(
     installed: Cluster, name: str, needs: Callable[[str], None]
 ) -> None:
