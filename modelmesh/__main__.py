@@ -38,6 +38,7 @@ SUBCOMMANDS = {
     "conformance": Subcommand(
         "modelmesh.conformance.main", "adapters", "whether a runtime keeps the contract of the SPI"
     ),
+    "scaffold": Subcommand("modelmesh.scaffold", "adapters", "the folder of a new custom runtime"),
     "puller": Subcommand("adapters.puller.main", "adapters", "the puller in front of a custom model server"),
 }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from modelmesh.conformance.checks import Check, Result
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _LAST_PORT = 65535
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))

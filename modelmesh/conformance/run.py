@@ -70,7 +70,7 @@ class Run:
     """The runtime under test and what the checks share.
 
     `timeout_s` is the longest that an answer may take, `start_s` how long the runtime may take to be ready.
-    `terms` are what it said when it was; `first_load_s` and `load_s` are how long the first load and the faster
+    `terms` are what it said when it was; `first_load_s` is how long the first load took, `load_s` the faster
     of two took, and `size_tells` whether modelSize knows loaded models from others.
     """
 
