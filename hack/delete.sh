@@ -112,7 +112,7 @@ remove_storage() {
     '' | 'localMinIO ') remove secret storage-config -n "$namespace" ;;
     *localMinIO*)
       kube patch secret storage-config -n "$namespace" --type=json -p '[{"op": "remove", "path": "/data/localMinIO"}]' >/dev/null
-      say "  Secret storage-config of namespace $namespace keeps storages of yours: $keys"
+      say "  Secret storage-config of namespace $namespace keeps storages of yours: ${keys/localMinIO /}"
       ;;
     *) say "  Secret storage-config of namespace $namespace keeps storages of yours: $keys" ;;
   esac
