@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from fvt.cluster import CONTROLLER_PODS, RUNTIME_PODS, SERVICE
+from fvt.forward import Forward
 from fvt.objects import isvc
 from fvt.waiting import wait
 
@@ -131,3 +134,21 @@ def test_events_tell_the_life_of_a_model(installed: Cluster, name: str, needs: C
         return True
 
     wait(look, f"events of {name}")
+
+
+def test_prometheus_finds_the_metrics_of_an_instance(
+    installed: Cluster, name: str, needs: Callable[[str], None]
+) -> None:
+    needs("mlserver")
+    installed.apply(isvc(name))
+    installed.wait_ready("isvc", name)
+    (pod,) = installed.ready_pods(f"name={SERVICE}-mlserver-1.x")
+    annotations = pod["metadata"]["annotations"]
+    assert annotations["prometheus.io/scrape"] == "true"
+    port, path = int(annotations["prometheus.io/port"]), annotations["prometheus.io/path"]
+    with Forward(installed, f"pod/{pod['metadata']['name']}", port) as forward:
+        url = f"{annotations['prometheus.io/scheme']}://{forward.address()}{path}"
+        text = httpx.get(url, trust_env=False).text
+    samples = dict(line.split(" ") for line in text.splitlines() if re.match(r"modelmesh_\w+ \S+$", line))
+    assert float(samples["modelmesh_instance_models_total"]) >= 1
+    assert float(samples["modelmesh_instance_capacity_bytes"]) > 0
