@@ -156,6 +156,16 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_leaves_nothing(
     await adapter.mesh.unload("m")
 
 
+async def test_models_whose_settings_have_one_name_live_beside_each_other(
+    adapter: Any, inference: Any, answers: Any
+) -> None:
+    await asyncio.gather(*(load(adapter, model_id, "native", "sklearn") for model_id in ("a", "b")))
+    assert await held(inference) == ["a", "b"]
+    await adapter.mesh.unload("a")
+    assert await infer(inference, "b", answers["sklearn"]["input"]) == answers["sklearn"]["output"]
+    await adapter.mesh.unload("b")
+
+
 async def test_a_cancelled_load_and_its_unload_leave_nothing(adapter: Any, inference: Any) -> None:
     call = load(adapter, "slow", "sklearn/slow.joblib", "sklearn")
     await pulled(adapter, "slow")

@@ -139,6 +139,30 @@ async def test_loads_that_arrive_during_a_reload_go_into_the_next_one_together(
     assert len(ovms[0].reloads[-1]) == 20
 
 
+@pytest.mark.parametrize("cancel", [True, False])
+async def test_a_load_that_is_given_up_during_a_reload_is_undone(
+    adapter: Any, ovms: Any, stored: Path, *, cancel: bool
+) -> None:
+    ovms[0].gate.clear()
+    call = load(adapter, "m", stored / "good")
+    other = asyncio.ensure_future(load(adapter, "other", stored / "good"))
+    async with asyncio.timeout(10):
+        while len(adapter.server._wanted) < 2:  # noqa: ASYNC110 - the state of another task
+            await asyncio.sleep(0.01)
+    if cancel:
+        call.cancel()
+    unload = asyncio.create_task(adapter.mesh.unload("m"))
+    await adapter.mesh.status()
+    ovms[0].gate.set()
+    await asyncio.gather(unload, other)
+    if not cancel:
+        with pytest.raises(aio.AioRpcError) as raised:
+            await call
+        assert raised.value.code() is grpc.StatusCode.ABORTED
+    assert [item["config"]["name"] for item in config(adapter)["model_config_list"]] == ["other"]
+    assert {each["state"] for each in ovms[0].status["m"]["model_version_status"]} == {"END"}
+
+
 async def test_a_server_that_died_comes_back_empty(adapter: Any, ovms: Any, stored: Path) -> None:
     server, port = ovms
     await load(adapter, "m", stored / "good")

@@ -67,6 +67,23 @@ async def test_starting_until_the_server_is_ready(fake: Any) -> None:
     await fake.mesh.ready()
 
 
+async def test_a_server_that_cannot_tell_its_version_yet_is_starting(
+    run_adapter: Any, fake_type: Any, tmp_path: Path
+) -> None:
+    class Starting(fake_type):  # type: ignore[misc]
+        answers = iter([ServerError(grpc.StatusCode.UNAVAILABLE, "metadata not loaded"), "2.51.0"])
+
+        async def version(self) -> str:
+            answer = next(self.answers)
+            if isinstance(answer, ServerError):
+                raise answer
+            return answer
+
+    async with run_adapter(Starting, tmp_path) as adapter:
+        assert (await adapter.mesh.status()).status == STARTING
+        assert (await adapter.mesh.ready()).runtimeVersion == "2.51.0"
+
+
 async def test_everything_is_purged_before_the_first_ready(
     run_adapter: Any, fake_type: Any, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from grpc import aio
 from adapters.errors import ConfigurationError, InvalidModelError
 from adapters.sdk import Model, Settings
 from adapters.torchserve import TorchServeAdapter
-from api.proto.torchserve_pb2 import ManagementResponse
+from api.proto.torchserve_pb2 import ManagementResponse, RegisterModelRequest
 from api.proto.torchserve_pb2_grpc import (
     ManagementAPIsServiceServicer,
     add_ManagementAPIsServiceServicer_to_server,
@@ -105,6 +105,11 @@ class Management(ManagementAPIsServiceServicer):
     def __init__(self) -> None:
         self.described: list[str] = []
         self.pages: dict[int, str] = {}
+        self.registered: list[RegisterModelRequest] = []
+
+    async def RegisterModel(self, request: Any, context: Any) -> ManagementResponse:  # noqa: ARG002, N802
+        self.registered.append(request)
+        return ManagementResponse(msg="{}")
 
     async def DescribeModel(self, request: Any, context: Any) -> ManagementResponse:  # noqa: ARG002, N802
         answer = self.described.pop(0) if len(self.described) > 1 else self.described[0]
@@ -165,3 +170,20 @@ async def test_unloading_what_torchserve_does_not_know_is_success(
     lay_out(adapter, tmp_path / "x")
     await adapter.unload("m__isvc-1")
     assert not (adapter.folder / "_m__isvc-1.mar").is_symlink()
+
+
+@pytest.mark.parametrize(("limit", "workers"), [({}, 1), ({"LIMIT_PER_MODEL_CONCURRENCY": "3"}, 3)])
+async def test_a_model_has_as_many_workers_as_it_may_have_requests(
+    build: Any, management: tuple[Management, int], tmp_path: Path, limit: dict[str, str], workers: int
+) -> None:
+    adapter = build(RUNTIME_PORT=str(management[1]), REQUEST_BATCH_SIZE="8", **limit)
+    await adapter.load(Model("m__isvc-1", "pytorch-mar", tmp_path / "x"))
+    assert management[0].registered == [
+        RegisterModelRequest(
+            model_name="m__isvc-1",
+            url="_m__isvc-1.mar",
+            synchronous=True,
+            initial_workers=workers,
+            batch_size=8,
+        )
+    ]

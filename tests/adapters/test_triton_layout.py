@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import InvalidModelError
-from adapters.sdk import Model
+from adapters.sdk import Model, Settings
 from adapters.triton import TritonAdapter
 
 MODEL_ID = "model__isvc-1"
@@ -249,6 +249,17 @@ def test_a_keras_file_is_refused_with_what_to_do(layout: Layout, path: str) -> N
     layout.write("mnist.h5", "folder/mnist.h5")
     with pytest.raises(InvalidModelError, match=r"mnist\.h5 is a Keras file.*SavedModel"):
         layout.lay_out("keras", path)
+
+
+@pytest.mark.parametrize("value", ["4", "garbage"])
+async def test_the_originals_bound_on_conversions_of_keras_has_no_effect(tmp_path: Path, value: str) -> None:
+    variables = {
+        "CONTAINER_MEM_REQ_BYTES": str(1 << 30),
+        "MAX_CONC_KERAS_CONV_PROCS": value,
+        "ROOT_MODEL_DIR": str(tmp_path),
+    }
+    settings = Settings.from_environment(variables, size_multiplier=1.25, server_port=8001)
+    await TritonAdapter(settings).close()
 
 
 def test_nothing_at_the_path_is_said(layout: Layout) -> None:
