@@ -86,6 +86,10 @@ fvt: setup ## Verify the whole on the native cluster (as root), or on that of FV
 	  hack/native-cluster exec -- .venv/bin/python -m fvt $${FVT_ARGS:-}
 	fi
 
+.PHONY: test-images
+test-images: setup ## Test the images that `make images` and `make images-servers` left: user, weight, programs
+	@$(RUN) pytest -q tests/images/built.py
+
 .PHONY: bench
 bench: bench-local bench-mesh bench-controller bench-adapters ## Run every benchmark; tables on standard output, figures in bench/results
 

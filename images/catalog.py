@@ -67,7 +67,7 @@ def ours() -> tuple[Image, ...]:
             "controller",
             f"docker.io/modelmesh/controller:{tag}",
             (*_PYTHON, "api", "controller", "store"),
-            limit_mib=220,
+            limit_mib=240,
         ),
     )
 
