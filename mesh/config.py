@@ -43,14 +43,11 @@ UNSUPPORTED = (
     "MM_LOG_EACH_INVOKE",
     "MM_LOG_REQUEST_HEADERS",
     "MM_PAYLOAD_PROCESSORS",
-    "MM_MULTI_PARALLELISM",
     "MM_INFO_METRICS",
     "MM_MAX_INFLIGHT_PER_MODEL_COPY",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
     "MM_FAILFAST_UPGRADE_ENABLED",
     "BOOTSTRAP_CLEARANCE_PERIOD_MS",
-    "MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS",
-    "MM_SVC_GRPC_MAX_CONNECTION_AGE_GRACE_SECS",
 )
 """Settings of the original that have no effect yet; a set one is logged."""
 TLS = (
@@ -110,6 +107,10 @@ class Config:
     failure_expiry_ms: int
     shutdown_seconds: float
     scaling: ScalingTerms = SCALING_TERMS
+    multi_parallelism: int = 4
+    """How many models of one request are asked at the same time."""
+    max_connection_age_s: int | None = None
+    connection_age_grace_s: int | None = None
     static_models: str = ""
     static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
@@ -184,6 +185,9 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
                 "MM_SECOND_COPY_GAP_MS", SCALING_TERMS.second_gap_ms, least=LEAST_SECOND_COPY_MS
             ),
         ),
+        multi_parallelism=env.number("MM_MULTI_PARALLELISM", 4, least=1),
+        max_connection_age_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS", 0, least=0) or None,
+        connection_age_grace_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_GRACE_SECS", 0, least=0) or None,
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
         static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
         ignored=env.ignored(),

@@ -27,6 +27,9 @@ class NativeBytePath:
             shared_listen_rest=config.shared_rest,
             max_message_bytes=config.max_message_bytes,
             max_header_bytes=config.max_header_bytes,
+            multi_parallelism=config.multi_parallelism,
+            max_connection_age_s=config.max_connection_age_s,
+            connection_age_grace_s=config.connection_age_grace_s,
         )
         self._inbox = Inbox(self._dataplane)
 

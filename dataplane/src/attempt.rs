@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Response};
-use http_body_util::{BodyExt, Collected};
 use prost::Message as _;
 
-use crate::body::{Answer, Held};
+use crate::body::{Answer, Held, Outgoing};
 use crate::call::Call;
 use crate::exchange::{NoAnswer, Remedy, exchange};
-use crate::grpc::{self, Message};
+use crate::grpc::Message;
 use crate::headers;
-use crate::message::Rope;
 use crate::metrics::InvokeTimer;
 use crate::plane::Plane;
 use crate::status::{Code, Status};
 use crate::table::{LocalUse, Model, PeerCopy};
 use crate::upstream::Upstream;
 use crate::v2;
+use crate::whole;
 
 /// How a server of the V2 protocol is asked for a model.
 const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
@@ -63,18 +61,18 @@ pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUs
     let Some(runtime) = &plane.runtime else {
         return unavailable(Status::unavailable("this instance has no model server"));
     };
-    let message = match call.injected(plane, model) {
-        Ok(message) => message,
+    let body = match call.injected(plane, model) {
+        Ok(body) => body,
         Err(status) => return Attempt::Refused(status),
     };
     let invoke = InvokeTimer::start(&call.metrics);
     let headers = headers::outgoing(&call.headers, model, call.deadline, false);
     let limit = plane.config.max_message_bytes;
-    let served = match exchange(runtime, &call.path, headers, &message, limit).await {
+    let served = match exchange(runtime, &call.path, headers, body, call.rest.as_deref(), limit).await {
         Ok(served) => served,
         Err(failure) => {
             invoke.finish(failure.status.code);
-            return failure.into();
+            return failed(call, failure);
         }
     };
     let held = Held { local: Some(used), invoke: Some(invoke), ..Held::default() };
@@ -99,15 +97,15 @@ async fn has(runtime: &Arc<Upstream>, call: &Call, model: &Arc<Model>, limit: us
         return false;
     }
     let asked = v2::ModelRequest { name: model.id.to_string(), version: String::new() };
-    let message = Message { compressed: false, body: Rope::from(Bytes::from(asked.encode_to_vec())) };
+    let message = Message::of(asked.encode_to_vec());
     let headers = headers::outgoing(&HeaderMap::new(), model, call.deadline, false);
     let path = PathAndQuery::from_static(MODEL_READY);
-    let Ok(served) = exchange(runtime, &path, headers, &message, limit).await else { return false };
-    let answer = served.answer(call.deadline, Held::default()).into_body().collect().await;
-    let answer = answer.map(Collected::to_bytes).unwrap_or_default();
+    let body = Outgoing::message(&message);
+    let Ok(served) = exchange(runtime, &path, headers, body, None, limit).await else { return false };
+    let answer = whole::message(served.answer(call.deadline, Held::default()), limit).await;
     answer
-        .get(grpc::PREFIX_LEN..)
-        .and_then(|message| v2::ModelReadyResponse::decode(message).ok())
+        .ok()
+        .and_then(|answer| v2::ModelReadyResponse::decode(answer).ok())
         .is_some_and(|answer| answer.ready)
 }
 
@@ -116,7 +114,8 @@ pub async fn forward(plane: &Plane, call: &Call, model: &Arc<Model>, copy: &Peer
     let held = Held { peer: Some(copy.upstream.occupy()), ..Held::default() };
     let headers = headers::outgoing(&call.headers, model, call.deadline, true);
     let limit = plane.config.max_message_bytes;
-    match exchange(&copy.upstream, &call.path, headers, &call.message, limit).await {
+    let body = call.as_it_is();
+    match exchange(&copy.upstream, &call.path, headers, body, call.rest.as_deref(), limit).await {
         Ok(served) if served.head.headers.contains_key(headers::HOP_STATUS) => {
             let text = format!("instance {} cannot serve the model", copy.instance);
             unavailable(served.status.unwrap_or(Status::unavailable(text)))
@@ -125,7 +124,15 @@ pub async fn forward(plane: &Plane, call: &Call, model: &Arc<Model>, copy: &Peer
             Attempt::Exhausted(served.answer(call.deadline, held))
         }
         Ok(served) => Attempt::Answer(served.answer(call.deadline, held)),
-        Err(failure) => failure.into(),
+        Err(failure) => failed(call, failure),
+    }
+}
+
+/// A server whose stream broke may have done so because of what the client sent.
+fn failed(call: &Call, failure: NoAnswer) -> Attempt {
+    match call.failure() {
+        Some(status) => Attempt::Refused(status),
+        None => failure.into(),
     }
 }
 

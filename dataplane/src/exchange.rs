@@ -1,18 +1,21 @@
 //! One call to one server, up to the beginning of the answer.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, response};
-use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{Answer, Held, Outgoing, Relay};
-use crate::grpc::{self, Message};
+use crate::grpc;
 use crate::headers;
+use crate::messages::Rest;
 use crate::status::{Code, Status};
 use crate::upstream::{Unreachable, Upstream};
 
@@ -22,9 +25,11 @@ pub struct Served {
     /// The head of the answer.
     pub head: response::Parts,
     first: Option<Frame<Bytes>>,
-    rest: Incoming,
+    /// `None` where the head is all there is.
+    rest: Option<Incoming>,
     /// The final status, where it is known already.
     pub status: Option<Status>,
+    limit: usize,
 }
 
 impl Served {
@@ -38,12 +43,12 @@ impl Served {
     #[must_use]
     pub fn answer(mut self, deadline: Option<Instant>, held: Held) -> Response<Answer> {
         headers::clean_answer(&mut self.head.headers);
-        let body = match self.first {
+        let body = match self.rest {
             None => {
                 held.end(self.status.map_or(Code::Unknown, |status| status.code));
                 Answer::empty()
             }
-            first => Answer::Relay { relay: Relay::new(first, self.rest, deadline, held) },
+            Some(rest) => Answer::Relay { relay: Relay::new(self.first, rest, self.limit, deadline, held) },
         };
         Response::from_parts(self.head, body)
     }
@@ -76,7 +81,8 @@ impl From<Unreachable> for NoAnswer {
     }
 }
 
-/// Sends a call to a server and waits for the first frame of the answer.
+/// Sends a call to a server and waits for the first frame of the answer; where the client has more to send
+/// (`client`), which may depend on the head of the answer, for the head only.
 ///
 /// # Errors
 /// [`NoAnswer`] if there is none, or one that is not gRPC, or one of more than `limit` bytes.
@@ -84,10 +90,11 @@ pub async fn exchange(
     upstream: &Arc<Upstream>,
     path: &PathAndQuery,
     headers: HeaderMap,
-    message: &Message,
+    body: Outgoing,
+    client: Option<&Rest>,
     limit: usize,
 ) -> Result<Served, NoAnswer> {
-    let mut request = Request::new(Outgoing::message(message));
+    let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = upstream.uri(path);
     *request.headers_mut() = headers;
@@ -98,24 +105,39 @@ pub async fn exchange(
         return Err(NoAnswer { status, remedy });
     }
     if let Some(status) = grpc::read_status(&head.headers) {
-        return Ok(Served { head, first: None, rest, status: Some(status) });
+        return Ok(Served { head, first: None, rest: None, status: Some(status), limit });
     }
-    let first = loop {
-        match rest.frame().await {
-            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-            Some(Ok(frame)) => break frame,
-            Some(Err(error)) => return Err(upstream.broke_off(&error).into()),
-            None => return Err(upstream.broke_off(&"it ended without a status").into()),
-        }
-    };
-    if let Some((_, len)) = first.data_ref().and_then(|data| grpc::parse_prefix(data))
+    let has_more = client.is_some_and(|client| !client.is_ended());
+    let first = first_frame(upstream, &mut rest, has_more).await?;
+    if let Some((_, len)) = first.as_ref().and_then(Frame::data_ref).and_then(|data| grpc::parse_prefix(data))
         && len > limit
     {
         let status = Status { http: Some(500), ..Status::too_large("response message", limit) };
         return Err(NoAnswer { status, remedy: Remedy::Nothing });
     }
-    let status = first.trailers_ref().map(|trailers| {
+    let status = first.as_ref().and_then(Frame::trailers_ref).map(|trailers| {
         grpc::read_status(trailers).unwrap_or(Status::new(Code::Unknown, "the server gave no status"))
     });
-    Ok(Served { head, first: Some(first), rest, status })
+    Ok(Served { head, first, rest: Some(rest), status, limit })
+}
+
+/// The first frame that says something; `None` where it is not there yet and `is_optional`.
+async fn first_frame(
+    upstream: &Upstream,
+    rest: &mut Incoming,
+    is_optional: bool,
+) -> Result<Option<Frame<Bytes>>, Unreachable> {
+    poll_fn(|context| {
+        loop {
+            return Poll::Ready(match Pin::new(&mut *rest).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => continue,
+                Poll::Ready(Some(Ok(frame))) => Ok(Some(frame)),
+                Poll::Ready(Some(Err(error))) => Err(upstream.broke_off(&error)),
+                Poll::Ready(None) => Err(upstream.broke_off(&"it ended without a status")),
+                Poll::Pending if is_optional => Ok(None),
+                Poll::Pending => return Poll::Pending,
+            });
+        }
+    })
+    .await
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use http_body::Body;
-use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tokio::time::Instant;
 
@@ -45,6 +43,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// A plain message.
+    #[must_use]
+    pub fn of(encoded: impl Into<Bytes>) -> Self {
+        Self { compressed: false, body: Rope::from(encoded.into()) }
+    }
+
     /// The prefix of this message.
     #[must_use]
     pub fn prefix(&self) -> [u8; PREFIX_LEN] {
@@ -59,66 +63,16 @@ pub fn prefix(compressed: bool, len: usize) -> [u8; PREFIX_LEN] {
     [u8::from(compressed), a, b, c, d]
 }
 
-/// The flag and length in the first bytes of `rope`, once there are enough.
+/// The flag and length in the first bytes, once there are enough.
 #[must_use]
 pub fn parse_prefix(bytes: &[u8]) -> Option<(u8, usize)> {
-    let [flag, a, b, c, d] = *bytes.first_chunk::<PREFIX_LEN>()?;
-    Some((flag, u32::from_be_bytes([a, b, c, d]) as usize))
+    bytes.first_chunk::<PREFIX_LEN>().copied().map(read_prefix)
 }
 
-/// Reads the one message of a unary call, never holding more than `limit` bytes and a frame.
-///
-/// # Errors
-/// `RESOURCE_EXHAUSTED` if it is larger than `limit`, `UNIMPLEMENTED` if there is more than one message,
-/// `INVALID_ARGUMENT` if there is none or half of one, `CANCELLED` if the client goes away.
-pub async fn read_message<B>(body: B, limit: usize) -> Result<Message, Status>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let (rope, announced) = collect(body, limit).await?;
-    let Some((flag, len)) = announced else {
-        return Err(Status::invalid("the call carries no complete request message"));
-    };
-    match rope.len().cmp(&len) {
-        std::cmp::Ordering::Equal => Ok(Message { compressed: flag & 1 == 1, body: rope }),
-        std::cmp::Ordering::Less => {
-            Err(Status::invalid("the request message is shorter than its prefix says"))
-        }
-        std::cmp::Ordering::Greater => {
-            Err(Status::unimplemented("calls with more than one request message are not supported"))
-        }
-    }
-}
-
-async fn collect<B>(mut body: B, limit: usize) -> Result<(Rope, Option<(u8, usize)>), Status>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut rope = Rope::default();
-    let mut announced = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Status::new(Code::Cancelled, "the client went away"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        rope.receive(data);
-        if announced.is_none() && rope.len() >= PREFIX_LEN {
-            announced = parse_prefix(&first_bytes(&rope));
-            rope.advance(PREFIX_LEN);
-        }
-        match announced {
-            Some((_, len)) if len > limit => return Err(Status::too_large("request message", limit)),
-            Some((_, len)) if rope.len() > len => break,
-            _ => {}
-        }
-    }
-    Ok((rope, announced))
-}
-
-fn first_bytes(rope: &Rope) -> [u8; PREFIX_LEN] {
-    let mut first = [0; PREFIX_LEN];
-    for (to, from) in first.iter_mut().zip(rope.chunks().iter().flatten()) {
-        *to = *from;
-    }
-    first
+/// The flag and length of a prefix.
+#[must_use]
+pub fn read_prefix([flag, a, b, c, d]: [u8; PREFIX_LEN]) -> (u8, usize) {
+    (flag, u32::from_be_bytes([a, b, c, d]) as usize)
 }
 
 /// `message` as one buffer with its prefix.
@@ -242,8 +196,6 @@ pub fn timeout_until(deadline: Instant) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
-
     use super::*;
 
     #[test]
@@ -284,24 +236,5 @@ mod tests {
             assert!(message.starts_with(&text.repeat(200)), "{message}");
             assert!(message.ends_with("...") && !message.contains('\u{fffd}'), "{message}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_message_is_read_up_to_the_limit() {
-        let body = || Full::new(frame(b"12345"));
-        assert_eq!(read_message(body(), 5).await.unwrap().body.to_bytes(), "12345");
-        let refused = read_message(body(), 4).await.unwrap_err();
-        assert_eq!(refused.code, Code::ResourceExhausted);
-        assert_eq!(refused.http(), 413);
-    }
-
-    #[tokio::test]
-    async fn other_than_one_message_is_refused() {
-        let two = Full::new(Bytes::from([frame(b"1"), frame(b"2")].concat()));
-        assert_eq!(read_message(two, 100).await.unwrap_err().code, Code::Unimplemented);
-        let half = Full::new(frame(b"123").slice(..6));
-        assert_eq!(read_message(half, 100).await.unwrap_err().code, Code::InvalidArgument);
-        let none = Full::new(Bytes::new());
-        assert_eq!(read_message(none, 100).await.unwrap_err().code, Code::InvalidArgument);
     }
 }

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::grpc;
@@ -14,6 +15,8 @@ const MODEL_ID: HeaderName = HeaderName::from_static("mm-model-id");
 const MODEL_ID_BIN: HeaderName = HeaderName::from_static("mm-model-id-bin");
 const VMODEL_ID: HeaderName = HeaderName::from_static("mm-vmodel-id");
 const VMODEL_ID_BIN: HeaderName = HeaderName::from_static("mm-vmodel-id-bin");
+/// What a request to several models does about those that are not found.
+const REQUIRED: HeaderName = HeaderName::from_static("mm-required");
 const LEGACY_MODEL_ID: HeaderName = HeaderName::from_static("tas-model-id");
 /// Marks a request that a peer has routed: it is for the local copy, and goes no further.
 pub const HOP: HeaderName = HeaderName::from_static("mm-hop");
@@ -59,38 +62,65 @@ impl Name {
 /// The name in the headers.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` if there is none or an unreadable one, or both a model and a vmodel id;
-/// `UNIMPLEMENTED` if there are several.
+/// `INVALID_ARGUMENT` if there is none or an unreadable one, several, or both a model and a vmodel id.
 pub fn name(headers: &HeaderMap) -> Result<Name, Status> {
-    let legacy = || id(headers, &LEGACY_MODEL_ID, None);
-    let model = id(headers, &MODEL_ID, Some(&MODEL_ID_BIN)).or_else(legacy);
-    match (model, id(headers, &VMODEL_ID, Some(&VMODEL_ID_BIN))) {
-        (None, None) => Err(Status::invalid("must include mm-model-id header")),
-        (Some(_), Some(_)) => Err(Status::invalid("must include only one of model id and vmodel id")),
-        (Some(model), None) => Name::new(model?, false),
-        (None, Some(alias)) => Name::new(alias?, true),
+    let mut names = names(headers)?;
+    match names.pop() {
+        Some(only) if names.is_empty() => Ok(only),
+        _ => Err(Status::invalid("must include only one model id")),
     }
 }
 
-fn id(headers: &HeaderMap, plain: &HeaderName, binary: Option<&HeaderName>) -> Option<Result<Bytes, Status>> {
-    if let Some(value) = only(headers, plain) {
-        return Some(value.map(|value| Bytes::copy_from_slice(value.as_bytes())));
+/// The names in the headers, in the order in which they are there; at least one.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` if there is none, an unreadable one, or both model and vmodel ids.
+pub fn names(headers: &HeaderMap) -> Result<SmallVec<[Name; 1]>, Status> {
+    let models = ids(headers, &MODEL_ID, Some(&MODEL_ID_BIN), false)?;
+    let models = if models.is_empty() { ids(headers, &LEGACY_MODEL_ID, None, false)? } else { models };
+    let aliases = ids(headers, &VMODEL_ID, Some(&VMODEL_ID_BIN), true)?;
+    match (models.is_empty(), aliases.is_empty()) {
+        (true, true) => Err(Status::invalid("must include mm-model-id header")),
+        (false, false) => Err(Status::invalid("must include only one of model id and vmodel id")),
+        (false, true) => Ok(models),
+        (true, false) => Ok(aliases),
     }
-    let value = only(headers, binary?)?;
-    Some(value.and_then(|value| {
-        let encoded = value.as_bytes();
-        let decoded = STANDARD.decode(encoded).or_else(|_| STANDARD_NO_PAD.decode(encoded));
-        decoded.map(Bytes::from).map_err(|_| Status::invalid(format!("{plain}-bin is not base64")))
-    }))
 }
 
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a HeaderValue, Status>> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    if values.next().is_some() {
-        return Some(Err(Status::unimplemented("requests to several models at once are not supported")));
+/// True if there is a name, readable or not, in the headers.
+#[must_use]
+pub fn has_name(headers: &HeaderMap) -> bool {
+    [MODEL_ID, MODEL_ID_BIN, VMODEL_ID, VMODEL_ID_BIN, LEGACY_MODEL_ID]
+        .iter()
+        .any(|name| headers.contains_key(name))
+}
+
+/// True if a request to several models fails where one of them is not found.
+#[must_use]
+pub fn requires_all(headers: &HeaderMap) -> bool {
+    headers.get(REQUIRED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"all"))
+}
+
+fn ids(
+    headers: &HeaderMap,
+    plain: &HeaderName,
+    binary: Option<&HeaderName>,
+    is_alias: bool,
+) -> Result<SmallVec<[Name; 1]>, Status> {
+    let mut names = SmallVec::new();
+    for value in headers.get_all(plain) {
+        names.push(Name::new(Bytes::copy_from_slice(value.as_bytes()), is_alias)?);
     }
-    Some(Ok(first))
+    let Some(binary) = binary.filter(|_| names.is_empty()) else { return Ok(names) };
+    for value in headers.get_all(binary) {
+        // Senders may join the values of a repeated binary header with commas.
+        for encoded in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let decoded = STANDARD.decode(encoded).or_else(|_| STANDARD_NO_PAD.decode(encoded));
+            let decoded = decoded.map_err(|_| Status::invalid(format!("{binary} is not base64")))?;
+            names.push(Name::new(decoded.into(), is_alias)?);
+        }
+    }
+    Ok(names)
 }
 
 /// True for headers that belong to one hop or to the mesh itself, and never go on.
@@ -183,6 +213,18 @@ mod tests {
         assert_eq!(named(&[("mm-model-id", "")]), Err(Code::InvalidArgument));
         assert_eq!(named(&[("mm-model-id-bin", "%")]), Err(Code::InvalidArgument));
         assert_eq!(named(&[("mm-model-id", "a"), ("mm-vmodel-id", "b")]), Err(Code::InvalidArgument));
-        assert_eq!(named(&[("mm-model-id", "a"), ("mm-model-id", "b")]), Err(Code::Unimplemented));
+        assert_eq!(named(&[("mm-model-id", "a"), ("mm-model-id", "b")]), Err(Code::InvalidArgument));
+    }
+
+    #[test]
+    fn several_names_keep_their_order() {
+        for pairs in [
+            &[("mm-model-id", "b"), ("mm-model-id", "a"), ("mm-model-id-bin", "Yw")][..],
+            &[("mm-vmodel-id-bin", "Yg, YQ==")],
+            &[("tas-model-id", "b"), ("tas-model-id", "a")],
+        ] {
+            let names = names(&headers(pairs)).unwrap();
+            assert_eq!(names.iter().map(Name::as_str).collect::<Vec<_>>(), ["b", "a"]);
+        }
     }
 }

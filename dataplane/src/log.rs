@@ -1,6 +1,7 @@
 //! Events on standard error, one JSON object a line, as the rest of the process writes them.
 
 use std::io::Write;
+use std::sync::Once;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Writes an error event; `detail` is what happened.
@@ -15,4 +16,16 @@ pub fn error(event: &str, detail: &str) {
     });
     // There is nobody to tell if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Has panics of this process's native threads written as events, before what Rust itself prints.
+pub fn panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            error("panic", &panic.to_string());
+            usual(panic);
+        }));
+    });
 }

@@ -163,6 +163,12 @@ impl Metrics {
         }
     }
 
+    /// Requests of clients that are being served.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
     /// Records how long a request waited for a model to be loaded.
     pub fn missed(&self, since: Instant) {
         self.miss_time.observe(micros(since));

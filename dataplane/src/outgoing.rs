@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt, Limited};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::body::Held;
+use crate::body::{Held, Outgoing};
 use crate::exchange::exchange;
 use crate::grpc::{self, Message};
 use crate::inbox::{Event, Inbox};
-use crate::message::Rope;
 use crate::plane::Plane;
 use crate::status::{Code, Status};
 use crate::upstream::Upstream;
+use crate::whole;
 
 /// A call to make.
 #[derive(Debug)]
@@ -116,9 +116,9 @@ async fn call(
     if let Some(deadline) = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)) {
         headers.insert(grpc::TIMEOUT, grpc::timeout_until(deadline));
     }
-    let message = Message { compressed: false, body: Rope::from(request.message) };
-    let served =
-        exchange(upstream, &request.path, headers, &message, limit).await.map_err(|cause| cause.status)?;
+    let body = Outgoing::message(&Message::of(request.message));
+    let served = exchange(upstream, &request.path, headers, body, None, limit).await;
+    let served = served.map_err(|cause| cause.status)?;
     let headers = served.head.headers.clone();
     let status = served.status.clone();
     let body = Limited::new(served.answer(None, Held::default()).into_body(), limit + grpc::PREFIX_LEN);
@@ -130,34 +130,6 @@ async fn call(
     if status.code != Code::Ok {
         return Ok(Reply::without_message(number, status, headers, trailers));
     }
-    let (compressed, message) = unframed(collected.to_bytes())?;
-    Ok(Reply { number, status, headers, trailers, compressed, message })
-}
-
-/// Whether the one message of an answer is compressed, and the message.
-fn unframed(mut body: Bytes) -> Result<(bool, Bytes), Status> {
-    match grpc::parse_prefix(&body) {
-        Some((flag @ (0 | 1), len)) if body.len() == grpc::PREFIX_LEN + len => {
-            body.advance(grpc::PREFIX_LEN);
-            Ok((flag == 1, body))
-        }
-        _ => Err(Status::new(Code::Internal, "the server's answer is not one message")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_exactly_one_message() {
-        assert_eq!(unframed(grpc::frame(b"12")).unwrap(), (false, "12".into()));
-        assert_eq!(unframed(grpc::frame(b"")).unwrap(), (false, "".into()));
-        let compressed = [&[1, 0, 0, 0, 1][..], b"x"].concat();
-        assert_eq!(unframed(compressed.into()).unwrap(), (true, "x".into()));
-        let two = [grpc::frame(b"1"), grpc::frame(b"2")].concat();
-        for body in [&b""[..], b"\0\0\0\0", &grpc::frame(b"12")[..6], b"\x02\0\0\0\0", &two] {
-            assert_eq!(unframed(Bytes::copy_from_slice(body)).unwrap_err().code, Code::Internal, "{body:?}");
-        }
-    }
+    let (compressed, message) = whole::unframed(collected.to_bytes().into())?;
+    Ok(Reply { number, status, headers, trailers, compressed, message: message.to_bytes() })
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -14,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::miss::Misses;
 use crate::rpcs::{Methods, Rpcs};
 use crate::table::Table;
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Care, Target, Upstream};
 
 /// What does not change while the byte path runs.
 #[derive(Clone, Debug)]
@@ -39,6 +40,14 @@ pub struct Config {
     pub max_header_bytes: u32,
     /// Threads that move bytes.
     pub worker_threads: usize,
+    /// How many models one request may ask at the same time.
+    pub multi_parallelism: usize,
+    /// Connections of clients of gRPC are closed when they are this old; `None`: never.
+    pub max_connection_age: Option<Duration>,
+    /// How long the requests on such a connection may still take; `None`: as long as they like.
+    pub connection_age_grace: Option<Duration>,
+    /// Requests of clients served at a time; more are refused.
+    pub max_in_flight: usize,
 }
 
 /// The state of one instance.
@@ -81,7 +90,10 @@ impl Plane {
             table: Table::default(),
             rpcs: ArcSwap::default(),
             methods: ArcSwap::default(),
-            runtime: config.runtime.clone().map(|target| Upstream::new(target, false)),
+            runtime: config
+                .runtime
+                .clone()
+                .map(|target| Upstream::new(target, Care::Runtime, config.worker_threads)),
             misses: Misses::new(Arc::clone(&inbox)),
             inbox,
             executor: OnceLock::new(),
@@ -101,7 +113,7 @@ impl Plane {
             return peer;
         }
         peers.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Upstream::new(Target::Tcp(address.to_owned()), true);
+        let peer = Upstream::new(Target::Tcp(address.to_owned()), Care::Peer, self.config.worker_threads);
         peers.insert(address.into(), Arc::downgrade(&peer));
         peer
     }

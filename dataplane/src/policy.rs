@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::body::Answer;
 use crate::call::Call;
+use crate::compression;
 use crate::inbox::{Event, Inbox};
 use crate::plane::Plane;
+use crate::route::within;
 use crate::service;
 use crate::status::{Code, Status};
 
@@ -76,13 +78,11 @@ impl Drop for Waiting {
 /// Has the policy answer a call. Its failures are answers, too.
 ///
 /// # Errors
-/// `UNIMPLEMENTED` if the message is compressed, `DEADLINE_EXCEEDED` if the policy is late, `UNAVAILABLE` if
+/// `UNIMPLEMENTED` if there are several messages, or one compressed in a way not known here, `DEADLINE_EXCEEDED` if the policy is late, `UNAVAILABLE` if
 /// this instance is shutting down.
 pub async fn ask(plane: &Plane, call: &Call) -> Result<Response<Answer>, Status> {
-    if call.message.compressed {
-        let text = "compressed messages are not supported by this method; send it without compression";
-        return Err(Status::unimplemented(text));
-    }
+    let message = within(call.deadline, call.only_message()).await?.clone();
+    let message = compression::plain_aside(message, &call.headers, MAX_MESSAGE_BYTES).await?;
     let shutting_down = || Status::unavailable("this instance is shutting down");
     if plane.inbox.is_closed() {
         return Err(shutting_down());
@@ -92,7 +92,7 @@ pub async fn ask(plane: &Plane, call: &Call) -> Result<Response<Answer>, Status>
     plane.inbox.push(Event::Asked(Asked {
         number,
         method: call.method().into(),
-        message: call.message.body.to_bytes(),
+        message: message.body.to_bytes(),
         deadline: call.deadline,
         answer: Mutex::new(Some(answer)),
     }));

@@ -64,7 +64,11 @@ pub async fn serve_hop(plane: &Arc<Plane>, call: &Call, name: &Name) -> Result<R
     Err(HopRefused::Failed(status))
 }
 
-async fn within<T>(
+/// Does `work`, but no longer than until `deadline`.
+///
+/// # Errors
+/// `DEADLINE_EXCEEDED`, or what `work` fails with.
+pub async fn within<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
@@ -135,6 +139,11 @@ impl<'a> Journey<'a> {
             match self.attempt(&model, pick).await {
                 Attempt::Answer(response) => return Ok(response),
                 Attempt::Refused(status) => return Err(status),
+                // No other server can have what this one has taken of the stream.
+                Attempt::Exhausted(response) | Attempt::Lost(response) if self.call.is_spent() => {
+                    return Ok(response);
+                }
+                Attempt::Failed(failure) if self.call.is_spent() => return Err(failure.status),
                 Attempt::Exhausted(response) => {
                     if self.exhausted || !self.another(&model) {
                         return Ok(response);

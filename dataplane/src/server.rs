@@ -12,11 +12,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::body::Answer;
@@ -24,6 +22,7 @@ use crate::guard::guarded;
 use crate::log;
 use crate::plane::Plane;
 use crate::status::{Code, Status};
+use crate::worker::{Places, Workers};
 use crate::{rest, service};
 
 const BACKLOG: i32 = 1024;
@@ -68,13 +67,14 @@ impl Port {
 #[derive(Debug)]
 pub struct Server {
     plane: Arc<Plane>,
-    runtime: Runtime,
+    workers: Workers,
     /// Becomes true when all listeners close.
     stop: watch::Sender<bool>,
     /// Becomes true when the shared listeners close.
     unshare: Mutex<Option<watch::Sender<bool>>>,
     bound: Vec<(Port, SocketAddr)>,
-    connections: Arc<GracefulShutdown>,
+    /// Becomes true when connections close; each has a receiver for as long as it lives.
+    drain: watch::Sender<bool>,
 }
 
 impl Server {
@@ -97,20 +97,17 @@ impl Server {
             .iter()
             .map(|(port, listener)| Ok((*port, listener.local_addr()?)))
             .collect::<io::Result<_>>()?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(config.worker_threads.max(1))
-            .thread_name("modelmesh-bytes")
-            .enable_all()
-            .build()?;
+        log::panics();
+        let workers = Workers::start(config.worker_threads)?;
         // Set once: a byte path is started once.
-        let _ = plane.executor.set(runtime.handle().clone());
+        let _ = plane.executor.set(workers.first().clone());
         let server = Self {
             plane,
-            runtime,
+            workers,
             stop: watch::Sender::new(false),
             unshare: Mutex::new(None),
             bound,
-            connections: Arc::default(),
+            drain: watch::Sender::new(false),
         };
         for (port, listener) in listeners {
             server.accept(port, listener, server.stop.subscribe())?;
@@ -158,33 +155,44 @@ impl Server {
         listener: std::net::TcpListener,
         stop: watch::Receiver<bool>,
     ) -> io::Result<()> {
-        let _inside = self.runtime.enter();
+        let first = self.workers.first();
+        let _inside = first.enter();
         let listener = TcpListener::from_std(listener)?;
-        let (plane, connections) = (Arc::clone(&self.plane), Arc::clone(&self.connections));
-        self.runtime.spawn(accept(listener, port, plane, connections, stop));
+        let accepting = Accepting {
+            port,
+            plane: Arc::clone(&self.plane),
+            places: self.workers.places(),
+            drain: self.drain.subscribe(),
+        };
+        first.spawn(accepting.accept(listener, stop));
         Ok(())
     }
 
     /// Closes the ports, lets requests end for at most `grace`, and ends the threads. Blocks.
     pub fn stop(self, grace: Duration) {
-        let Self { plane, runtime, stop, unshare, connections, .. } = self;
+        let Self { plane, workers, stop, unshare, drain, .. } = self;
         plane.ready.store(false, Ordering::Relaxed);
         stop.send_replace(true);
         if let Some(sender) = unshare.into_inner() {
             sender.send_replace(true);
         }
         drop(stop);
-        runtime.block_on(async {
-            let mut ended = std::pin::pin!(end(connections));
-            if tokio::time::timeout(grace, &mut ended).await.is_err() {
-                close(&plane);
-                if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+        drain.send_replace(true);
+        let (done, ended) = std::sync::mpsc::channel();
+        let closing = Arc::clone(&plane);
+        workers.first().spawn(async move {
+            if tokio::time::timeout(grace, drain.closed()).await.is_err() {
+                close(&closing);
+                if tokio::time::timeout(LAST_WORDS, drain.closed()).await.is_err() {
                     log::error("requests are broken off", "they did not end within the grace period");
                 }
             }
+            // The other side waits.
+            let _ = done.send(());
         });
+        let _ = ended.recv();
         close(&plane);
-        runtime.shutdown_timeout(Duration::from_millis(100));
+        workers.stop(Duration::from_millis(100));
     }
 }
 
@@ -192,19 +200,6 @@ impl Server {
 fn close(plane: &Plane) {
     plane.inbox.close();
     plane.misses.fail_all(&Status::unavailable("this instance is shutting down"));
-}
-
-/// Asks all connections to close, and waits until they have.
-async fn end(mut connections: Arc<GracefulShutdown>) {
-    // The accept loops hold the other references, and drop them as they end.
-    let connections = loop {
-        match Arc::try_unwrap(connections) {
-            Ok(connections) => break connections,
-            Err(shared) => connections = shared,
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    };
-    connections.shutdown().await;
 }
 
 fn listen(port: Port, address: &str, shared: bool) -> io::Result<std::net::TcpListener> {
@@ -234,39 +229,78 @@ fn open(address: &str, shared: bool) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What a listener needs to serve its connections.
+struct Accepting {
     port: Port,
     plane: Arc<Plane>,
-    connections: Arc<GracefulShutdown>,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        match accepted {
-            Ok((stream, _)) => serve(stream, port, &plane, &connections),
-            Err(error) => {
-                log::error("cannot accept a connection", &error.to_string());
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+    places: Places,
+    drain: watch::Receiver<bool>,
+}
+
+impl Accepting {
+    async fn accept(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted.and_then(|(stream, _)| stream.into_std()) {
+                Ok(stream) => self.serve(stream),
+                Err(error) => {
+                    log::error("cannot accept a connection", &error.to_string());
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
+
+    fn serve(&self, stream: std::net::TcpStream) {
+        let (plane, port, drain) = (Arc::clone(&self.plane), self.port, self.drain.clone());
+        let counted = self.places.take();
+        let handle = counted.handle.clone();
+        handle.spawn(async move {
+            let _counted = counted;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connection(stream, port, plane, drain).await,
+                Err(error) => log::error("cannot serve a connection", &error.to_string()),
+            }
+        });
+    }
 }
 
-fn serve(stream: TcpStream, port: Port, plane: &Arc<Plane>, connections: &GracefulShutdown) {
+/// Serves one connection to its end. A broken one concerns its client, who knows.
+async fn connection(stream: TcpStream, port: Port, plane: Arc<Plane>, mut drain: watch::Receiver<bool>) {
     // A connection that is gone already shows in its first read.
     let _ = stream.set_nodelay(true);
-    let plane = Arc::clone(plane);
     let max_header_bytes = plane.config.max_header_bytes;
+    let age = plane.config.max_connection_age.filter(|_| port == Port::Grpc);
+    let grace = plane.config.connection_age_grace;
     let handler = service_fn(move |request| handle(Arc::clone(&plane), port, request));
-    let connection =
-        builder(port, max_header_bytes).serve_connection(TokioIo::new(stream), handler).into_owned();
-    // A broken connection concerns its client, who knows.
-    tokio::spawn(connections.watch(connection));
+    let builder = builder(port, max_header_bytes);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
+    let aged = tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = drain.wait_for(|drain| *drain) => false,
+        () = sleep(age.map(jittered)) => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = sleep(grace.filter(|_| aged)) => {}
+    }
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Within a tenth of the age, so that connections that began together do not end together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 fn builder(port: Port, max_header_bytes: u32) -> auto::Builder<TokioExecutor> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -9,12 +10,15 @@ use prost::Message as _;
 
 use crate::body::Answer;
 use crate::call::Call;
-use crate::grpc;
+use crate::compression;
+use crate::grpc::{self, Message};
 use crate::headers;
+use crate::messages::{Closing, Messages, Rest};
 use crate::metrics::{ApiTimer, MethodMetrics};
 use crate::plane::Plane;
 use crate::policy;
 use crate::route::{self, HopRefused};
+use crate::several_models;
 use crate::status::{Code, Status};
 use crate::v2;
 
@@ -35,6 +39,11 @@ const PEER_SERVICE: &str = "modelmesh.internal.Peer";
 const MODEL_READY: &str = "ModelReady";
 /// The model server's management service, which no client may call.
 const RUNTIME_SERVICE: &str = "mmesh.ModelRuntime";
+
+/// A client that names the model in its headers and sends no message within this waits for the server to speak.
+const SILENCE: Duration = Duration::from_millis(20);
+/// When a client may try again that came when there were too many requests.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// A call on a port for clients.
 pub async fn client(plane: Arc<Plane>, request: Request<Incoming>) -> Response<Answer> {
@@ -92,8 +101,17 @@ fn not_for_clients() -> Status {
 async fn hop(plane: &Arc<Plane>, request: Request<Incoming>) -> Result<Response<Answer>, HopRefused> {
     let limit = plane.config.max_message_bytes;
     let call = read(plane, request, limit, None).await.map_err(HopRefused::Request)?;
+    let closing = call.rest.as_ref().map(Closing::new);
     let name = headers::name(&call.headers).map_err(HopRefused::Request)?;
-    route::serve_hop(plane, &call, &name).await
+    Ok(closed(route::serve_hop(plane, &call, &name).await?, closing))
+}
+
+/// What the client still sends is read until the answer ends.
+fn closed(mut response: Response<Answer>, closing: Option<Closing>) -> Response<Answer> {
+    if let (Answer::Relay { relay }, Some(closing)) = (response.body_mut(), closing) {
+        relay.close(closing);
+    }
+    response
 }
 
 fn marked(status: &Status, mark: HeaderValue) -> Response<Answer> {
@@ -115,8 +133,15 @@ async fn infer(
 ) -> Result<Response<Answer>, Status> {
     check(plane, &request)?;
     let call = read(plane, request, plane.config.max_message_bytes, Some(timer)).await?;
-    let name = call.name(plane)?;
-    route::serve(plane, &call, &name).await
+    let closing = call.rest.as_ref().map(Closing::new);
+    let response = match call.named_in_message(plane)? {
+        Some(name) => route::serve(plane, &call, &name).await?,
+        None => match &*headers::names(&call.headers)? {
+            [only] => route::serve(plane, &call, only).await?,
+            several => several_models::serve(plane, call, several).await?,
+        },
+    };
+    Ok(closed(response, closing))
 }
 
 /// Refuses before the body is read what the head alone shows to be wrong.
@@ -124,7 +149,7 @@ fn check(plane: &Plane, request: &Request<Incoming>) -> Result<(), Status> {
     let rpcs = plane.rpcs.load();
     let rpc = rpcs.get(request.uri().path().trim_start_matches('/'))?;
     if rpc.path.is_empty() {
-        headers::name(request.headers())?;
+        headers::names(request.headers())?;
     }
     Ok(())
 }
@@ -136,7 +161,9 @@ async fn model_ready(
     timer: &mut ApiTimer,
 ) -> Result<Response<Answer>, Status> {
     let call = read(plane, request, policy::MAX_MESSAGE_BYTES, Some(timer)).await?;
-    let asked = v2::ModelRequest::decode(call.message.body.to_bytes())
+    let message = route::within(call.deadline, call.only_message()).await?.clone();
+    let message = compression::plain_aside(message, &call.headers, policy::MAX_MESSAGE_BYTES).await?;
+    let asked = v2::ModelRequest::decode(message.body.to_bytes())
         .map_err(|error| Status::invalid(format!("the request message is malformed: {error}")))?;
     if is_ready(plane, &asked.name) {
         return Ok(answer(&v2::ModelReadyResponse { ready: true }));
@@ -170,6 +197,11 @@ where
 {
     let method = measurements(plane, request.uri().path());
     let mut timer = plane.metrics.api(&method);
+    if plane.metrics.in_flight() > plane.config.max_in_flight {
+        let status = overloaded(plane);
+        timer.finish(status.code, 0);
+        return failed(&status);
+    }
     match serve(plane, request, &mut timer).await {
         Ok(mut response) => {
             let code = grpc::read_status(response.headers()).map_or(Code::Ok, |status| status.code);
@@ -184,6 +216,13 @@ where
             failed(&status)
         }
     }
+}
+
+/// What is told to a client when this instance serves as many requests as it may.
+#[must_use]
+pub fn overloaded(plane: &Plane) -> Status {
+    let text = format!("this instance serves {} requests already; try again", plane.config.max_in_flight);
+    Status { retry_after: Some(OVERLOAD_PAUSE), ..Status::new(Code::ResourceExhausted, text) }
 }
 
 /// Where a method is measured: only one that is offered has a label of its own.
@@ -209,17 +248,42 @@ async fn read(
     let path =
         head.uri.path_and_query().cloned().ok_or_else(|| Status::unimplemented("the call has no path"))?;
     let metrics = measurements(plane, path.path());
-    let reading = grpc::read_message(body, limit);
-    let message = match deadline {
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline, reading).await.map_err(|_| Status::deadline())??
-        }
-        None => reading.await?,
-    };
+    let mut messages = Messages::new(body, limit);
+    let reading = first_message(&mut messages, &head.headers);
+    let mut message = route::within(deadline, reading).await?;
     if let Some(timer) = timer {
-        timer.requested(message.body.len());
+        timer.requested(message.as_ref().map_or(0, |message| message.body.len()));
     }
-    Ok(Call { path, headers: head.headers, message, deadline, metrics })
+    if message.as_ref().is_some_and(|message| message.compressed) && is_read(plane, path.path()) {
+        let compressed = message.take().unwrap_or_default();
+        message = Some(compression::plain_aside(compressed, &head.headers, limit).await?);
+    }
+    let rest = (!messages.is_ended()).then(|| Rest::new(messages));
+    Ok(Call { path, headers: head.headers, message, rest, deadline, metrics })
+}
+
+/// The first message; `None` if there is none, or the client names the model in its headers and seems to wait
+/// for the server to speak first.
+async fn first_message(
+    messages: &mut Messages<Incoming>,
+    headers: &HeaderMap,
+) -> Result<Option<Message>, Status> {
+    if !headers::has_name(headers) {
+        return messages.next().await;
+    }
+    match tokio::time::timeout(SILENCE, messages.next()).await {
+        Ok(message) => message,
+        // Only a message that has not begun can come later.
+        Err(_) if messages.is_silent() => Ok(None),
+        Err(_) => messages.next().await,
+    }
+}
+
+/// True if the messages of a method are read or written here.
+fn is_read(plane: &Plane, path: &str) -> bool {
+    let method = path.trim_start_matches('/');
+    plane.rpcs.load().get(method).is_ok_and(|rpc| !rpc.path.is_empty())
+        || plane.methods.load().injection_path(method).is_ok_and(|path| !path.is_empty())
 }
 
 fn split(path: &str) -> (&str, &str) {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::message::Malformed;
+
 /// The gRPC status codes, with their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -138,6 +140,12 @@ impl Status {
     pub fn too_large(what: &str, limit: usize) -> Self {
         let message = format!("the {what} is larger than the limit of {limit} bytes");
         Self { http: Some(413), ..Self::new(Code::ResourceExhausted, message) }
+    }
+
+    /// The request message is not what it should be.
+    #[must_use]
+    pub fn malformed(error: Malformed) -> Self {
+        Self::invalid(format!("the request message is malformed: {error}"))
     }
 
     /// The deadline that the client set has passed.

@@ -285,7 +285,9 @@ fn less_loaded(peers: &[PeerCopy]) -> Option<PeerCopy> {
             let first = fastrand::usize(..many.len());
             let second = (first + 1 + fastrand::usize(..many.len() - 1)) % many.len();
             let (first, second) = (&many[first], &many[second]);
-            if second.upstream.in_flight() < first.upstream.in_flight() { second } else { first }
+            // One that has failed is taken only where both have.
+            let load = |peer: &PeerCopy| (peer.upstream.is_resting(), peer.upstream.in_flight());
+            if load(second) < load(first) { second } else { first }
         }
     };
     Some(chosen.clone())
@@ -336,7 +338,7 @@ impl<V: Clone> Sharded<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Target;
+    use crate::upstream::{Care, Target};
 
     type Change<'a> = (&'a str, Option<Copies>);
 
@@ -355,7 +357,7 @@ mod tests {
     fn peers(names: &[&str]) -> Copies {
         let peer = |name: &&str| PeerCopy {
             instance: (*name).into(),
-            upstream: Upstream::new(Target::Tcp("127.0.0.1:1".into()), true),
+            upstream: Upstream::new(Target::Tcp("127.0.0.1:1".into()), Care::Peer, 1),
         };
         Copies { local: false, peers: names.iter().map(peer).collect() }
     }

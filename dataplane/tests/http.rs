@@ -23,6 +23,10 @@ fn config() -> Config {
         max_message_bytes: 1 << 20,
         max_header_bytes: 8192,
         worker_threads: 1,
+        multi_parallelism: 4,
+        max_connection_age: None,
+        connection_age_grace: None,
+        max_in_flight: 100,
     }
 }
 

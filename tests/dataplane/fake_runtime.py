@@ -10,6 +10,11 @@ It speaks the V2 protocol and does what the request's `id` says:
     crash                 ends the process
     typed                 answers with typed contents of several datatypes
 
+    compressed            answers with a compressed message, unasked
+
+The service test.Streams has the same messages: `Echo` answers each message, `Collect` all of them at the end
+with their ids joined, `Expand` one message with as many as its id says, and `Greet` speaks first.
+
 Otherwise the answer is the INT64 tensor `predict` [8], or the BYTES of the first input. Its parameters tell
 what the server saw: the metadata, the time left, the size of the request.
 """
@@ -18,6 +23,7 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -34,11 +40,13 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         self.cancelled: set[str] = set()
         self.lost: Counter[str] = Counter()
 
-    async def ModelInfer(  # noqa: N802 - the protocol's name
+    async def ModelInfer(  # noqa: C901, N802 - a case for each id; the protocol's name
         self, request: v2.ModelInferRequest, context: Any
     ) -> v2.ModelInferResponse:
-        await context.send_initial_metadata([RESPONSE_HEADER])
         action, _, argument = request.id.partition(":")
+        if action == "compressed":
+            context.set_compression(grpc.Compression.Gzip)
+        await context.send_initial_metadata([RESPONSE_HEADER])
         response = v2.ModelInferResponse(model_name=request.model_name, id=request.id)
         match action:
             case "error":
@@ -58,6 +66,8 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
             case "lost" if self.lost[request.model_name] < int(argument):
                 self.lost[request.model_name] += 1
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Model {request.model_name} not found")
+            case "compressed":
+                response.parameters["padding"].string_param = "a" * 10_000
             case "crash":
                 os._exit(1)
             case "raw" | "typed":
@@ -101,10 +111,55 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         if left is not None:
             response.parameters["left_ms"].int64_param = int(left * 1000)
 
+    async def echo(
+        self, requests: AsyncIterator[v2.ModelInferRequest], context: Any
+    ) -> AsyncIterator[v2.ModelInferResponse]:
+        if ("x-early", "1") in context.invocation_metadata():
+            await context.send_initial_metadata([RESPONSE_HEADER])
+        async for request in requests:
+            if request.id.startswith("lost") and self.lost[request.model_name] < int(request.id[4:]):
+                self.lost[request.model_name] += 1
+                await context.abort(grpc.StatusCode.NOT_FOUND, f"Model {request.model_name} not found")
+            if request.id == "error":
+                context.set_trailing_metadata([("x-detail-bin", b"why")])
+                await context.abort(grpc.StatusCode.OUT_OF_RANGE, "enough")
+            yield v2.ModelInferResponse(
+                model_name=request.model_name, id=request.id, raw_output_contents=request.raw_input_contents
+            )
+            if request.id == "hang":
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    self.cancelled.add(request.model_name)
+                    raise
+
+    async def collect(
+        self, requests: AsyncIterator[v2.ModelInferRequest], _context: object
+    ) -> v2.ModelInferResponse:
+        seen = [(request.model_name, request.id) async for request in requests]
+        return v2.ModelInferResponse(
+            model_name=",".join(sorted({name for name, _ in seen})), id=",".join(number for _, number in seen)
+        )
+
+    async def expand(
+        self, request: v2.ModelInferRequest, _context: object
+    ) -> AsyncIterator[v2.ModelInferResponse]:
+        for number in range(int(request.id)):
+            yield v2.ModelInferResponse(model_name=request.model_name, id=str(number))
+
+    async def greet(
+        self, requests: AsyncIterator[v2.ModelInferRequest], _context: object
+    ) -> AsyncIterator[v2.ModelInferResponse]:
+        yield v2.ModelInferResponse(id="hello")
+        async for request in requests:
+            yield v2.ModelInferResponse(id=f"hello {request.model_name}")
+
     async def ModelReady(  # noqa: N802 - the protocol's name
         self, request: v2.ModelReadyRequest, context: Any
     ) -> v2.ModelReadyResponse:
-        if self.lost[request.name]:
+        if request.name.startswith("zipped"):
+            context.set_compression(grpc.Compression.Gzip)
+        elif self.lost[request.name]:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Model {request.name} not found")
         return v2.ModelReadyResponse(ready=True)
 
@@ -116,10 +171,26 @@ class Runtime(v2_grpc.GRPCInferenceServiceServicer):
         return response
 
 
+def streams(runtime: Runtime) -> grpc.GenericRpcHandler:
+    """The service test.Streams."""
+    codec = (v2.ModelInferRequest.FromString, v2.ModelInferResponse.SerializeToString)
+    return grpc.method_handlers_generic_handler(
+        "test.Streams",
+        {
+            "Echo": grpc.stream_stream_rpc_method_handler(runtime.echo, *codec),
+            "Collect": grpc.stream_unary_rpc_method_handler(runtime.collect, *codec),
+            "Expand": grpc.unary_stream_rpc_method_handler(runtime.expand, *codec),
+            "Greet": grpc.stream_stream_rpc_method_handler(runtime.greet, *codec),
+        },
+    )
+
+
 async def main(address: str) -> None:
     options = [("grpc.max_receive_message_length", LIMIT), ("grpc.max_send_message_length", LIMIT)]
+    runtime = Runtime()
     server = grpc.aio.server(options=options)
-    v2_grpc.add_GRPCInferenceServiceServicer_to_server(Runtime(), server)
+    v2_grpc.add_GRPCInferenceServiceServicer_to_server(runtime, server)
+    server.add_generic_rpc_handlers((streams(runtime),))
     port = server.add_insecure_port(address)
     await server.start()
     sys.stdout.write(f"{port}\n")

@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = Path(__file__).with_name("fake_runtime.py")
 ALIAS, MODEL = "digits", "digits__isvc-0123456789"
+STREAMS = ["Echo", "Collect", "Expand", "Greet"]
+"""Methods of the fake model server that stream, of the service test.Streams."""
 V2_RPCS = {
     "inference.GRPCInferenceService/ModelInfer": ([1], True),
     "inference.GRPCInferenceService/ModelMetadata": ([1], True),
+    **{f"test.Streams/{method}": ([1], True) for method in STREAMS},
 }
 V2_METHODS = {
     "inference.GRPCInferenceService/ModelInfer": [1],
     "inference.GRPCInferenceService/ModelMetadata": [1],
+    **{f"test.Streams/{method}": [1] for method in STREAMS},
 }
 
 

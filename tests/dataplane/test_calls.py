@@ -112,14 +112,23 @@ async def test_the_policy_learns_that_a_deadline_has_passed(start: Start) -> Non
     assert calls[0].deadline_ms == 0
 
 
-async def test_messages_that_are_too_large_or_compressed_are_refused(start: Start) -> None:
+async def test_messages_that_are_too_large_are_refused_and_compressed_ones_understood(start: Start) -> None:
     instance = await start(on_call=lambda call: call.reply(call.message[-1:]))
     call = instance.channel.unary_unary(f"/{METHOD}")
     assert await call(b"x" * (4 << 20)) == b"x"
     async with failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "4194304 bytes"):
         await call(b"x" * ((4 << 20) + 1))
-    async with failing(grpc.StatusCode.UNIMPLEMENTED, "without compression"):
-        await call(b"x" * 100_000, compression=grpc.Compression.Gzip)
+    assert await call(b"x" * 100_000, compression=grpc.Compression.Gzip) == b"x"
+    async with failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "4194304 bytes"):
+        await call(b"x" * ((4 << 20) + 1), compression=grpc.Compression.Gzip)
+
+
+async def test_a_method_of_the_policy_takes_one_message(start: Start) -> None:
+    instance = await start(on_call=lambda call: call.reply(call.message))
+    call = instance.channel.stream_unary(f"/{METHOD}")
+    assert await call(iter([b"1"])) == b"1"
+    async with failing(grpc.StatusCode.UNIMPLEMENTED, "one request message"):
+        await call(iter([b"1", b"2"]))
 
 
 async def test_stopping_fails_the_calls_that_wait_for_the_policy(start: Start) -> None:

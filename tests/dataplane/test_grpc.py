@@ -33,7 +33,13 @@ async def test_the_rest_of_the_message_arrives_as_it_was_sent(instance: Instance
 
 
 async def test_a_model_can_be_named_by_its_own_id_in_headers(instance: Instance) -> None:
-    for header in [("mm-model-id", MODEL), ("mm-vmodel-id", ALIAS), ("mm-vmodel-id-bin", ALIAS.encode())]:
+    for header in [
+        ("mm-model-id", MODEL),
+        ("mm-model-id-bin", MODEL.encode()),
+        ("tas-model-id", MODEL),
+        ("mm-vmodel-id", ALIAS),
+        ("mm-vmodel-id-bin", ALIAS.encode()),
+    ]:
         response = await instance.infer("", metadata=[header])
         assert response.model_name == MODEL
 
@@ -100,11 +106,37 @@ async def test_a_message_without_a_name_or_with_an_unreadable_one_is_refused(ins
         await call(b"\x0a\x00")
 
 
-async def test_a_compressed_message_that_carries_the_id_is_refused_in_words(instance: Instance) -> None:
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_a_compressed_message_is_understood(instance: Instance, compression: grpc.Compression) -> None:
     request = v2.ModelInferRequest(model_name=ALIAS)
-    request.inputs.add(name="in", datatype="BYTES").contents.bytes_contents.append(b"a" * 10_000)
-    async with failing(grpc.StatusCode.UNIMPLEMENTED, "compressed"):
+    request.inputs.add(name="in", datatype="BYTES").contents.bytes_contents.append(b"a" * 1_000_000)
+    response = await instance.stub.ModelInfer(request, compression=compression)
+    assert response.model_name == MODEL
+    assert response.outputs[0].contents.bytes_contents == [b"a" * 1_000_000]
+
+
+async def test_a_message_that_inflates_beyond_the_limit_is_refused(start: Start) -> None:
+    instance = await start(max_message_bytes=MIB)
+    instance.route_local()
+    request = v2.ModelInferRequest(model_name=ALIAS, id="a" * 2 * MIB)
+    async with failing(grpc.StatusCode.RESOURCE_EXHAUSTED, str(MIB)):
         await instance.stub.ModelInfer(request, compression=grpc.Compression.Gzip)
+
+
+async def test_a_compressed_answer_reaches_clients_of_grpc_and_of_rest(instance: Instance) -> None:
+    assert len((await instance.infer(request_id="compressed")).parameters["padding"].string_param) == 10_000
+    body = {"id": "compressed", "inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}]}
+    answer = (await instance.rest.post(f"/v2/models/{ALIAS}/infer", json=body)).json()
+    assert answer["parameters"]["padding"] == "a" * 10_000
+
+
+async def test_a_server_that_compresses_unasked_is_believed_that_it_has_the_model(start: Start) -> None:
+    instance = await start()
+    instance.dataplane.update(1, {"zipped": [CopyRoute("self", None)]}, {"zip": [("zipped", 1)]})
+    text = "Model zipped with version 9 not found"
+    async with failing(grpc.StatusCode.NOT_FOUND, text):
+        await instance.infer("zip", request_id=f"error:NOT_FOUND:{text}")
+    assert instance.misses == []
 
 
 async def test_an_oversized_request_is_refused(start: Start) -> None:

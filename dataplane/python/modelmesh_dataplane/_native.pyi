@@ -187,12 +187,18 @@ class Dataplane:
         max_message_bytes: int = 16777216,
         max_header_bytes: int = 8192,
         worker_threads: int = 2,
+        multi_parallelism: int = 4,
+        max_connection_age_s: int | None = None,
+        connection_age_grace_s: int | None = None,
+        max_in_flight: int = 10000,
     ) -> Dataplane:
         """Describes a byte path; `start` opens its ports.
 
         Targets are "unix:<path>" or "tcp:<host>:<port>"; listen addresses "<host>:<port>", port 0 for any.
         `runtime_target` is the model server, None for an instance that only routes. The shared addresses are
-        opened with SO_REUSEPORT, and only while the instance is ready.
+        opened with SO_REUSEPORT, and only while the instance is ready. A connection of a gRPC client is closed
+        when it is `max_connection_age_s` old, and what is under way on it after the grace. More than
+        `max_in_flight` requests of clients at a time are refused.
         """
     def start(self) -> None:
         """Opens the ports and serves.

@@ -75,6 +75,44 @@ impl Rope {
         self.chunks.drain(..whole);
     }
 
+    /// The first `N` bytes; `None` if there are fewer.
+    #[must_use]
+    pub fn first<const N: usize>(&self) -> Option<[u8; N]> {
+        if let Some(first) = self.chunks.first().and_then(|chunk| chunk.first_chunk::<N>()) {
+            return Some(*first);
+        }
+        if self.len < N {
+            return None;
+        }
+        let mut first = [0; N];
+        for (to, from) in first.iter_mut().zip(self.chunks.iter().flatten()) {
+            *to = *from;
+        }
+        Some(first)
+    }
+
+    /// Takes the first `count` bytes off (or all, if there are fewer).
+    #[must_use]
+    pub fn split_to(&mut self, count: usize) -> Self {
+        if count >= self.len {
+            return std::mem::take(self);
+        }
+        let mut taken = Self::default();
+        let mut whole = 0;
+        for chunk in &mut self.chunks {
+            let left = count - taken.len;
+            if chunk.len() > left {
+                taken.push(chunk.split_to(left));
+                break;
+            }
+            taken.push(std::mem::take(chunk));
+            whole += 1;
+        }
+        self.chunks.drain(..whole);
+        self.len -= count;
+        taken
+    }
+
     /// The bytes in one piece; copies only if there is more than one chunk.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
@@ -244,6 +282,20 @@ mod tests {
         assert_eq!(subject.len(), 3);
         subject.advance(10);
         assert!(subject.is_empty());
+    }
+
+    #[test]
+    fn split_and_first_cross_chunks() {
+        let parts: [&[u8]; 3] = [b"ab", b"cd", b"ef"];
+        for count in 0..8 {
+            let mut subject = rope(&parts);
+            let taken = subject.split_to(count);
+            let (front, back) = b"abcdef".split_at(count.min(6));
+            assert_eq!((taken.to_bytes(), taken.len()), (Bytes::from_static(front), front.len()));
+            assert_eq!((subject.to_bytes(), subject.len()), (Bytes::from_static(back), back.len()));
+        }
+        assert_eq!(rope(&parts).first::<5>(), Some(*b"abcde"));
+        assert_eq!(rope(&parts).first::<7>(), None);
     }
 
     #[test]

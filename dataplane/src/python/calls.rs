@@ -17,7 +17,7 @@ use crate::outgoing::{self, Reply as Ended};
 use crate::plane::Plane;
 use crate::policy::Asked;
 use crate::status::{Code, Status};
-use crate::upstream::Upstream;
+use crate::upstream::{Care, Upstream};
 
 /// Requests for one model that found no usable copy.
 #[pyclass(frozen, name = "Miss", module = "modelmesh_dataplane._native")]
@@ -219,7 +219,8 @@ pub struct Channel {
 impl Channel {
     pub fn new(plane: &Arc<Plane>, target: &str, pings: bool) -> PyResult<Self> {
         let target = target.parse().map_err(PyValueError::new_err)?;
-        Ok(Self { plane: Arc::clone(plane), upstream: Upstream::new(target, pings) })
+        let care = if pings { Care::Called } else { Care::Runtime };
+        Ok(Self { plane: Arc::clone(plane), upstream: Upstream::new(target, care, 1) })
     }
 }
 

@@ -71,10 +71,15 @@ impl Dataplane {
             max_message_bytes=16_777_216,
             max_header_bytes=8192,
             worker_threads=2,
+            multi_parallelism=4,
+            max_connection_age_s=None,
+            connection_age_grace_s=None,
+            max_in_flight=10_000,
         ),
         text_signature = "(*, instance_id, runtime_target, grpc_listen, \
             rest_listen=(), peer_listen=None, shared_listen_grpc=(), shared_listen_rest=(), \
-            max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2)"
+            max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2, \
+            multi_parallelism=4, max_connection_age_s=None, connection_age_grace_s=None, max_in_flight=10000)"
     )]
     #[allow(clippy::too_many_arguments)] // they are keyword arguments
     fn new(
@@ -88,6 +93,10 @@ impl Dataplane {
         max_message_bytes: usize,
         max_header_bytes: u32,
         worker_threads: usize,
+        multi_parallelism: usize,
+        max_connection_age_s: Option<u64>,
+        connection_age_grace_s: Option<u64>,
+        max_in_flight: usize,
     ) -> PyResult<Self> {
         let plane = Plane::new(Config {
             instance_id,
@@ -100,6 +109,10 @@ impl Dataplane {
             max_message_bytes,
             max_header_bytes,
             worker_threads,
+            multi_parallelism,
+            max_connection_age: max_connection_age_s.map(Duration::from_secs),
+            connection_age_grace: connection_age_grace_s.map(Duration::from_secs),
+            max_in_flight,
         });
         let plane = plane.map_err(|error| os_error(&error))?;
         Ok(Self { plane, server: Mutex::new(None), started: AtomicBool::new(false) })

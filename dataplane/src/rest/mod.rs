@@ -31,6 +31,7 @@ use crate::route;
 use crate::service::{self, server_metadata};
 use crate::status::{Code, Status};
 use crate::v2;
+use crate::whole;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -127,7 +128,7 @@ async fn model_ready(
     let ready = service::is_ready(plane, &model.name) || {
         let asked = v2::ModelRequest { name: model.name.clone(), version: model.version };
         let call = call(plane, READY, request.headers(), asked.encode_to_vec())?;
-        let answer = message(policy::ask(plane, &call).await?, plane.config.max_message_bytes).await?;
+        let answer = whole::message(policy::ask(plane, &call).await?, plane.config.max_message_bytes).await?;
         decoded::<v2::ModelReadyResponse>(answer)?.ready
     };
     let mut response = ok(encode::model_ready(&model.name, ready));
@@ -148,6 +149,11 @@ where
     F: AsyncFnOnce(&Arc<Plane>, Request<Incoming>, Model, &mut ApiTimer) -> Result<Vec<u8>, Status>,
 {
     let mut timer = plane.metrics.api(&plane.metrics.method(path.trim_start_matches('/')));
+    if plane.metrics.in_flight() > plane.config.max_in_flight {
+        let status = service::overloaded(plane);
+        timer.finish(status.code, 0);
+        return Err(status);
+    }
     match serve(plane, request, model, &mut timer).await {
         Ok(body) => {
             timer.finish(Code::Ok, body.len() as u64);
@@ -196,14 +202,12 @@ async fn infer(
 }
 
 async fn serve_call(plane: &Arc<Plane>, call: &Call, name: &str) -> Result<Bytes, Status> {
-    let named_in_message = !plane.rpcs.load().get(call.method())?.path.is_empty();
-    let name = if named_in_message {
-        call.name(plane)?
-    } else {
-        Name::new(Bytes::copy_from_slice(name.as_bytes()), true)?
+    let name = match call.named_in_message(plane)? {
+        Some(name) => name,
+        None => Name::new(Bytes::copy_from_slice(name.as_bytes()), true)?,
     };
     let answer = route::serve(plane, call, &name).await?;
-    message(answer, plane.config.max_message_bytes).await
+    whole::message(answer, plane.config.max_message_bytes).await
 }
 
 fn call(plane: &Plane, path: &str, headers: &HeaderMap, message: Vec<u8>) -> Result<Call, Status> {
@@ -214,7 +218,8 @@ fn call(plane: &Plane, path: &str, headers: &HeaderMap, message: Vec<u8>) -> Res
         path,
         deadline: grpc::deadline(headers)?,
         headers: metadata_of(headers),
-        message: Message { compressed: false, body: Rope::from(Bytes::from(message)) },
+        message: Some(Message::of(message)),
+        rest: None,
     })
 }
 
@@ -261,34 +266,6 @@ async fn drain(mut body: Incoming, mut bytes: usize) {
         if bytes == 0 {
             return;
         }
-    }
-}
-
-/// The one message of a gRPC answer.
-async fn message(response: Response<Answer>, limit: usize) -> Result<Bytes, Status> {
-    let (head, body) = response.into_parts();
-    let mut body = std::pin::pin!(body);
-    let mut status = grpc::read_status(&head.headers);
-    let mut rope = Rope::default();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))?;
-        match frame.into_data() {
-            Ok(data) => rope.receive(data),
-            Err(frame) => status = frame.trailers_ref().and_then(grpc::read_status).or(status),
-        }
-        if rope.len() > limit.saturating_add(grpc::PREFIX_LEN) {
-            return Err(Status { http: Some(500), ..Status::too_large("response message", limit) });
-        }
-    }
-    match status {
-        Some(status) if status.code != Code::Ok => return Err(status),
-        Some(_) => {}
-        None => return Err(Status::new(Code::Internal, "the server ended its answer without a status")),
-    }
-    let bytes = rope.to_bytes();
-    match grpc::parse_prefix(&bytes) {
-        Some((0, len)) if bytes.len() == grpc::PREFIX_LEN + len => Ok(bytes.slice(grpc::PREFIX_LEN..)),
-        _ => Err(Status::new(Code::Internal, "the server's answer is not one uncompressed message")),
     }
 }
 
