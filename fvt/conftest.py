@@ -113,7 +113,7 @@ def servers(cluster: Cluster, pytestconfig: pytest.Config) -> frozenset[str]:
         name
         for node in cluster.items("nodes")
         for image in node["status"].get("images", [])
-        for name in image.get("names", [])
+        for name in image.get("names") or []
     )
     return frozenset(server for server, image in IMAGES.items() if image in images)
 
