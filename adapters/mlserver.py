@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import msgspec
 
+from adapters.environment import Reader
 from adapters.errors import InvalidModelError
 from adapters.files import secure_join, write_whole
+from adapters.growth import ProcessGrowth
 from adapters.sdk import Model, V2Server
 from adapters.sdk.schema import read_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from adapters.sdk.settings import Settings
 
 JSON = dict[str, Any]
 
@@ -34,12 +38,43 @@ _IMPLEMENTATIONS = {
 
 
 class MLServerAdapter(V2Server):
-    """Lays models out for MLServer."""
+    """Lays models out for MLServer.
+
+    `RUNTIME_METRICS_PORT` is the port of MLServer's metrics, 0 (the default) for none. An MLServer without
+    parallel workers tells its own memory there, and a model that takes clearly more than estimated is
+    measured by it.
+    """
 
     title = "MLServer"
     folder_name = "_mlserver_models"
     # MLServer answers NOT_FOUND, and INVALID_ARGUMENT before 1.4.
     unknown_model_codes = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        read = Reader(settings.environment)
+        self._growth = ProcessGrowth(read.port("RUNTIME_METRICS_PORT", 0, least=0))
+        read.finish()
+        self._measured: dict[str, int] = {}
+
+    async def load(self, model: Model) -> None:
+        """Has the model loaded, and measures it where the server tells its memory."""
+        self._measured.pop(model.id, None)
+        estimate = int((model.disk_bytes or 0) * self.settings.size_multiplier)
+        async with self._growth.measured(model.type, estimate) as told:
+            await super().load(model)
+        if told.bytes:
+            self._measured[model.id] = told.bytes
+
+    async def unload(self, model_id: str) -> None:
+        """Has the model unloaded."""
+        self._measured.pop(model_id, None)
+        with self._growth.change():
+            await super().unload(model_id)
+
+    async def measured_size(self, model_id: str) -> int | None:
+        """Bytes by which the server grew, where that was more than estimated."""
+        return self._measured.get(model_id)
 
     def lay_out(self, model: Model, folder: Path) -> None:
         """Links the model's files and writes its settings.

@@ -133,6 +133,24 @@ async def test_the_size_is_predicted_before_the_pull(adapter: Any) -> None:
     await adapter.mesh.unload("m")
 
 
+async def test_a_model_that_takes_more_than_estimated_is_measured(
+    run_adapter: Any, mlserver_root: Path, environment: dict[str, str], mlserver: Any
+) -> None:
+    variables = environment | {"RUNTIME_METRICS_PORT": str(mlserver.metrics_port)}
+    async with run_adapter(MLServerAdapter, mlserver_root, **variables) as adapter:
+        await adapter.mesh.ready()
+        small = (await load(adapter, "first", "sklearn/svm.joblib", "sklearn")).sizeInBytes
+        assert small < 1 << 20
+        size = (await load(adapter, "large", "sklearn/compressed.joblib", "sklearn")).sizeInBytes
+        assert 64 << 20 <= size <= 96 << 20
+        told = await adapter.mesh.stub.modelSize(ModelSizeRequest(modelId="large"))
+        assert told.sizeInBytes == size
+        # What is not clearly more than the estimate is no measurement.
+        assert (await load(adapter, "second", "sklearn/svm.joblib", "sklearn")).sizeInBytes == small
+        for model_id in ("first", "large", "second"):
+            await adapter.mesh.unload(model_id)
+
+
 @pytest.mark.parametrize(
     ("path", "kind", "code", "message"),
     [

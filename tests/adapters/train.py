@@ -11,6 +11,7 @@ import lightgbm
 import numpy as np
 import xgboost
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 
@@ -37,6 +38,9 @@ def main(folder: Path) -> None:
         {"objective": "binary", "verbose": -1}, lightgbm.Dataset(cancer.data, cancer.target), 3
     )
     light.save_model(folder / "lightgbm" / "cancer.bst")
+    # Small on disk, and 64 MiB of the same number in memory.
+    compressed = KNeighborsClassifier(algorithm="brute").fit(np.zeros((1 << 17, 64)), np.zeros(1 << 17))
+    joblib.dump(compressed, folder / "sklearn" / "compressed.joblib", compress=3)
     (folder / "sklearn" / "slow.joblib").write_bytes(pickle.dumps(Slow()))
     digit, cell = digits.data[:1], cancer.data[:1]
     answers = {
