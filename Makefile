@@ -45,7 +45,11 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 
 .PHONY: test-torchserve
 test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads gigabytes; needs Java 17)
-	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py
+	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py tests/e2e/torchserve_e2e.py
+
+.PHONY: test-conformance
+test-conformance: setup ## Test that our adapters keep the whole contract of the SPI, Triton's included (minutes)
+	@$(RUN) pytest -q tests/adapters/test_conformance.py tests/adapters/triton_conformance.py
 
 .PHONY: storage-tools
 storage-tools: ## Build MinIO, its client and emulators of GCS and Azure (needs Go and npm; minutes) for test-storage and bench-adapters
@@ -109,6 +113,10 @@ bench-controller: setup ## Measure the controller with 1,000 and 10,000 Inferenc
 .PHONY: bench-adapters
 bench-adapters: setup ## Measure the puller against plain clients of the same S3 server (mc where `make storage-tools` built it)
 	@$(RUN) python -m bench.adapters
+
+.PHONY: bench-cluster
+bench-cluster: setup ## Measure the install script, the first answer and a runtime pod on a native cluster (after make images images-servers)
+	@$(RUN) python -m bench.on_cluster
 
 .PHONY: bench-check
 bench-check: setup ## Fail where a figure in bench/results has left its range

@@ -1,6 +1,7 @@
 """The TorchServe adapter with a real TorchServe, whose environment has gigabytes: `make test-torchserve`."""
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -27,13 +28,27 @@ def handle(data, context):
 _MANIFEST = '{"runtime": "python", "model": {"modelName": "x", "handler": "handler.py"}}'
 
 
+def doubler(handler: str = _HANDLER) -> bytes:
+    """An archive as torch-model-archiver makes it, which doubles a number."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("handler.py", handler)
+        archive.writestr("MAR-INF/MANIFEST.json", _MANIFEST)
+    return content.getvalue()
+
+
+def predictions(model: str, number: float) -> tuple[str, bytes]:
+    """TorchServe's inference API, by its bytes: model_name is field 1, the map `input` field 3."""
+    entry = b"\x0a\x04data" + _field(2, str(number).encode())
+    method = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+    return method, _field(1, model.encode()) + _field(3, entry)
+
+
 @pytest.fixture
 def archives(tmp_path: Path) -> Path:
-    """Archives as torch-model-archiver makes them: one that doubles, one whose handler is no Python."""
-    for name, handler in (("doubler.mar", _HANDLER), ("broken.mar", "no Python")):
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr("handler.py", handler)
-            archive.writestr("MAR-INF/MANIFEST.json", _MANIFEST)
+    """The archive, one whose handler is no Python, and what is none."""
+    (tmp_path / "doubler.mar").write_bytes(doubler())
+    (tmp_path / "broken.mar").write_bytes(doubler("no Python"))
     (tmp_path / "corrupt.mar").write_bytes(b"this is no archive")
     return tmp_path
 
@@ -88,14 +103,13 @@ async def adapter(
 
 @pytest.fixture
 async def predict(adapter: Any) -> AsyncIterator[Callable[..., Any]]:
-    """TorchServe's inference API, by its bytes: model_name is field 1, the map `input` field 3."""
+    """Asks a model."""
     port = adapter.settings.data_endpoint.removeprefix("port:")
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        method = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 
         def call(model_id: str, number: float) -> Any:
-            entry = b"\x0a\x04data" + _field(2, str(number).encode())
-            return channel.unary_unary(method)(_field(1, model_id.encode()) + _field(3, entry), timeout=30)
+            method, message = predictions(model_id, number)
+            return channel.unary_unary(method)(message, timeout=30)
 
         yield call
 
