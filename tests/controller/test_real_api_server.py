@@ -1,6 +1,7 @@
 """The controller on a real kube-apiserver, with no more rights than config/rbac gives it."""
 
 import asyncio
+import json
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from api.core import NAMESPACE
+from api.core import LEASE, NAMESPACE
 from api.resource import Resource
 from controller.assembly import Sources
 from controller.runtime.testing import KubeApiServer, install_definitions
@@ -61,14 +62,23 @@ CUSTOM = {
 }
 _EXPECTED_REFUSAL = "clusterservingruntimes.serving.kserve.io is forbidden"
 """Of a controller that serves one namespace, when it looks whether it could read the cluster's."""
+AUDIT_LOG = "audit.log"
 WRITES = ("apply", "create", "delete", "patch", "replace")
 
 
 @pytest.fixture(scope="module")
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApiServer]:
     """A server that lets nobody name an owner whose finalizers he may not change, as OpenShift does."""
-    flags = ("--enable-admission-plugins=OwnerReferencesPermissionEnforcement",)
-    server = KubeApiServer(tmp_path_factory.mktemp("strict"), kube_apiserver.binaries(), flags)
+    folder = tmp_path_factory.mktemp("strict")
+    policy = folder / "audit-policy.json"
+    rules = {"omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
+    policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy"} | rules))
+    flags = (
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={folder / AUDIT_LOG}",
+    )
+    server = KubeApiServer(folder, kube_apiserver.binaries(), flags)
 
     async def start() -> None:
         await server.start()
@@ -136,6 +146,10 @@ def _exists(obj: Any) -> bool:
 
 def _gone(obj: Any) -> bool:
     return obj is None
+
+
+def _has_port(number: int) -> Any:
+    return lambda obj: number in {port["port"] for port in obj["spec"]["ports"]}
 
 
 def _replicas(count: int) -> Any:
@@ -238,26 +252,143 @@ def _mounts_claims(obj: Any) -> bool:
     return claims == {"claim.of-secret", "claim-of-model"}
 
 
-async def test_the_process_needs_no_more_rights_either(real: Any, tmp_path: Path) -> None:
+Right = tuple[str, str, str]
+"""API group, resource (with its subresource), verb."""
+OF_OWNERS: frozenset[Right] = frozenset(
+    {
+        ("", "namespaces/finalizers", "update"),
+        ("", "services/finalizers", "update"),
+        ("apps", "deployments/finalizers", "update"),
+        ("serving.kserve.io", "clusterservingruntimes/finalizers", "update"),
+        ("serving.kserve.io", "servingruntimes/finalizers", "update"),
+    }
+)
+"""Asked for by the admission of owner references, not by requests; `strict_server` enforces it."""
+RARE: frozenset[Right] = frozenset({("", "events", "patch"), ("", "secrets", "get")})
+"""To count an event that repeats; to read a Secret where Secrets may not be watched."""
+
+
+def _granted(scope: str) -> set[Right]:
+    found: set[Right] = set()
+    for path in (ROOT / "config" / "rbac").glob("*/*.yaml"):
+        if path.parent.name not in {"common", f"{scope}-scope"}:
+            continue
+        for obj in yaml.safe_load_all(path.read_text()):
+            for rule in obj.get("rules") or ():
+                found |= {
+                    (group, resource, verb)
+                    for group in rule["apiGroups"]
+                    for resource in rule["resources"]
+                    for verb in rule["verbs"]
+                }
+    return found
+
+
+def _used(server: KubeApiServer, user: str) -> set[Right]:
+    """What a user has asked for and got."""
+    found: set[Right] = set()
+    for line in (server.kubeconfig.parents[1] / AUDIT_LOG).read_text().splitlines():
+        event = json.loads(line)
+        place = event.get("objectRef")
+        if event["user"]["username"] != user or not place or event["responseStatus"]["code"] == 403:
+            continue
+        resource = "/".join(filter(None, (place["resource"], place.get("subresource", ""))))
+        found.add((place.get("apiGroup", ""), resource, event["verb"]))
+    return found
+
+
+async def test_the_process_uses_all_of_its_rights_and_needs_no_more(
+    real: Any, strict_server: KubeApiServer, tmp_path: Path
+) -> None:
     world = real
-    namespace_scope = str(world.environment.namespace_scope).lower()
+    world.mesh.say_otherwise("LOADED")
+    cluster_scope = not world.environment.namespace_scope
     log = tmp_path / "controller.log"
     process = ControllerProcess(
         world.controllers_kubeconfig,
         world.namespace,
         log,
         "--enable-leader-election",
-        NAMESPACE_SCOPE=namespace_scope,
+        NAMESPACE_SCOPE=str(world.environment.namespace_scope).lower(),
     )
+    runtimes = await _create_everything(world)
     try:
         await process.work()
-        await world.until("Service", "modelmesh-serving", _exists)
-        await world.create_runtime()
-        await world.until("Deployment", "modelmesh-serving-mlserver-1.x", _exists)
+        for name in runtimes:
+            await world.until("Deployment", f"modelmesh-serving-{name}", _mounts_claims)
+        await world.ready("sklearn")
+        await world.until("Predictor", "predictor", lambda o: o["status"]["available"])
         await world.until("ServiceMonitor", "modelmesh-metrics-monitor", _exists)
+        await world.events("Loaded")
+        await world.eventually(lambda: _renewed(world))
+        if cluster_scope:
+            await _serve_and_leave_a_user_namespace(world)
+        await _change_everything(world)
+        await _take_everything_back(world)
     finally:
         process.kill()
     assert "forbidden" not in log.read_text().replace(_EXPECTED_REFUSAL, "")
+
+    granted = _granted("cluster" if cluster_scope else "namespace")
+    used = _used(strict_server, f"controller-{world.namespace}")
+    assert used - granted == set()
+    assert sorted(granted - used - OF_OWNERS - RARE) == []
+
+
+async def _renewed(world: Any) -> bool:
+    lease = await world.client.get(LEASE, "modelmesh-controller-leader-lock", world.namespace)
+    return bool(lease["spec"]["renewTime"] != lease["spec"]["acquireTime"])
+
+
+async def _serve_and_leave_a_user_namespace(world: Any) -> None:
+    user = f"user-of-{world.namespace}"
+    await world.create_namespace(user)
+    await world.enable(user)
+    first = await world.until("Secret", "model-serving-etcd", _exists, user)
+    await world.put_secret("model-serving-etcd", {"etcd_connection": {"endpoints": "http://other:2379"}})
+    await world.until("Secret", "model-serving-etcd", lambda o: o["data"] != first["data"], user)
+    await world.enable(user, None)
+    await world.until("Secret", "model-serving-etcd", _gone, user)
+
+
+async def _change_everything(world: Any) -> None:
+    """Has each kind of object that the controller makes changed in place."""
+    scaled = "ServingRuntime" if world.environment.namespace_scope else "ClusterServingRuntime"
+    more = {"metadata": {"annotations": {"serving.kserve.io/max-scale": "5"}}}
+    await world.change(scaled, "mlserver-1.x", more)
+    await world.until(
+        "HorizontalPodAutoscaler", "modelmesh-serving-mlserver-1.x", lambda o: o["spec"]["maxReplicas"] == 5
+    )
+    await world.configure(
+        modelMeshEndpoint=f"127.0.0.1:{world.port}", metrics={"scheme": "http"}, restProxy={"port": 9000}
+    )
+    await world.until(
+        "ServiceMonitor", "modelmesh-metrics-monitor", lambda o: o["spec"]["endpoints"][0]["scheme"] == "http"
+    )
+    await world.until(
+        "Service", "modelmesh-serving", lambda o: 9000 in {p["port"] for p in o["spec"]["ports"]}
+    )
+
+
+async def _take_everything_back(world: Any) -> None:
+    """Has each kind of object that the controller makes deleted."""
+    await world.change("ServingRuntime", "custom", {"spec": {"disabled": True}})
+    await world.until("Deployment", "modelmesh-serving-custom", _gone)
+    scaled = "ServingRuntime" if world.environment.namespace_scope else "ClusterServingRuntime"
+    none = {"metadata": {"annotations": {"serving.kserve.io/autoscalerClass": "none"}}}
+    await world.change(scaled, "mlserver-1.x", none)
+    await world.until("HorizontalPodAutoscaler", "modelmesh-serving-mlserver-1.x", _gone)
+    await world.configure(
+        modelMeshEndpoint=f"127.0.0.1:{world.port}", metrics={"enabled": False}, headlessService=False
+    )
+    await world.until("ServiceMonitor", "modelmesh-metrics-monitor", _gone)
+    await world.until(
+        "Service", "modelmesh-serving", lambda o: o is not None and o["spec"].get("clusterIP") != "None"
+    )
+    for kind in ("ClusterServingRuntime", "ServingRuntime"):
+        for runtime in await world.all(kind):
+            await world.delete(kind, runtime["metadata"]["name"])
+    await world.until("ConfigMap", "tc-config", _gone)
 
 
 @pytest.mark.parametrize("real", ["cluster"], indirect=True)
