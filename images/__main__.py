@@ -20,6 +20,7 @@ def main() -> int:
         "--engine", default="", help="docker, podman or buildah (default: the first that works)"
     )
     parser.add_argument("--bases", default="auto", help="registry, debian, or auto: registry if one answers")
+    parser.add_argument("--check", action="store_true", help="build nothing; say what this machine lacks")
     options = parser.parse_args()
     group = catalog.servers() if options.servers else catalog.ours()
     home = Home.from_environment()
@@ -27,6 +28,9 @@ def main() -> int:
     try:
         wanted = [catalog.find(name) for name in options.names] or group
         program = engine.find(options.engine)
+        if options.check:
+            bases.check(program, options.bases)
+            return 0
         start = bases.find(program, home.root / "cache" / "images", options.bases)
         for image in wanted:
             began = time.monotonic()

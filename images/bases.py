@@ -65,13 +65,23 @@ def find(engine: Engine, cache: Path, choice: str = "auto") -> Bases:
     Raises:
         ImageError: they cannot be made.
     """
+    return Bases() if check(engine, choice) == "registry" else _debian(engine, cache)
+
+
+def check(engine: Engine, choice: str = "auto") -> str:
+    """Return which bases there are for a choice, `registry` or `debian`; ImageError says what is missing."""
     if choice not in {"auto", "registry", "debian"}:
         raise ImageError(f"bases {choice!r} are unknown; registry, debian and auto are there")
     if choice == "registry" or (choice == "auto" and _registry_answers()):
-        return Bases()
+        return "registry"
     if not engine.can_mount:
         raise ImageError("docker needs a registry for its base images; build with podman or buildah instead")
-    return _debian(engine, cache)
+    if os.geteuid() or shutil.which("debootstrap") is None:
+        raise ImageError(
+            "no registry answers, and a base image of Debian packages needs root and debootstrap "
+            "(apt-get install debootstrap)"
+        )
+    return "debian"
 
 
 def _registry_answers() -> bool:
@@ -102,11 +112,6 @@ def _debian(engine: Engine, cache: Path) -> Bases:
 
 
 def _debootstrap(tree: Path) -> None:
-    if os.geteuid() or shutil.which("debootstrap") is None:
-        raise ImageError(
-            "no registry answers, and a base image of Debian packages needs root and debootstrap "
-            "(apt-get install debootstrap)"
-        )
     draft = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.parent.mkdir(parents=True, exist_ok=True)

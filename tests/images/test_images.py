@@ -255,5 +255,13 @@ def test_docker_without_a_registry_is_told_what_else_to_use(tmp_path: Path) -> N
         bases.find(engine.Engine("docker"), tmp_path, "alpine")
 
 
+def test_what_a_machine_lacks_for_its_own_bases_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ImageError, match="apt-get install debootstrap"):
+        bases.check(engine.Engine("buildah"), "debian")
+
+
 def test_public_bases_are_the_containerfiles_own(tmp_path: Path) -> None:
     assert bases.find(engine.Engine("docker"), tmp_path, "registry") == bases.Bases()
