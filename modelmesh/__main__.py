@@ -31,6 +31,8 @@ SUBCOMMANDS = {
     "local": Subcommand("local.main", "local", "the whole system on this machine, without Kubernetes"),
     "controller": Subcommand("controller.main", "controller", "the Kubernetes controller"),
     "mesh": Subcommand("mesh.main", "mesh", "one mesh instance, beside one model server"),
+    "explain": Subcommand("mesh.explain_main", "mesh", "why a model or an instance is as it is"),
+    "top": Subcommand("mesh.top_main", "mesh", "the instances of a mesh, again and again"),
     "adapter": Subcommand("adapters.main", "adapters", "the adapter of a model server, by its type"),
     "inspect-model": Subcommand(
         "adapters.inspect_model", "adapters", "what a model server will see of a model's files"

@@ -100,7 +100,7 @@ class Run:
     @property
     def watch_s(self) -> float:
         """How long a model that must not be loaded is watched: longer than a load that goes on would take."""
-        return min(max(1.5 * self.first_load_s, _LEAST_WATCH_S), _LONGEST_WATCH_S)
+        return min(max(2 * self.load_s, _LEAST_WATCH_S), _LONGEST_WATCH_S)
 
     @property
     def too_fast(self) -> str:

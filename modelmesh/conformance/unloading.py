@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GROUP = Group("unloadModel")
 
 _AT_ONCE_S = 5.0
-_ROUNDS = 5
+_ROUNDS = 2
 
 
 @GROUP.check(status_ready)
@@ -55,7 +55,7 @@ async def unload_only_named(run: Run) -> None:
 
 @GROUP.check(load_succeeds)
 async def load_again(run: Run) -> None:
-    """A model that was unloaded can be loaded again under the same id, many times."""
+    """A model that was unloaded can be loaded again under the same id, again and again."""
     async with run.fresh() as model_id:
         for _ in range(_ROUNDS):
             await run.load(model_id)

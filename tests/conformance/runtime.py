@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 GOOD, BROKEN = "/models/good", "/models/broken"
-LOAD_S = 0.15
+LOAD_S = 0.1
 MIB = 1 << 20
 
 FAULTS = {
