@@ -5,10 +5,12 @@ export MINIO_ROOT_USER=seed MINIO_ROOT_PASSWORD=seed-only-once HOME=/tmp
 address=127.0.0.1:29000
 minio server --quiet --address "$address" --console-address 127.0.0.1:29001 "$2" &
 server=$!
-mc --quiet alias set seed "http://$address" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" --api S3v4 >/dev/null || {
-    sleep 2
-    mc --quiet alias set seed "http://$address" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" --api S3v4
-}
+tries=60
+until mc --quiet alias set seed "http://$address" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" --api S3v4 >/dev/null; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || exit 1
+    sleep 1
+done
 mc --quiet mb "seed/$3"
 mc --quiet cp --recursive "$1/" "seed/$3/"
 kill "$server"

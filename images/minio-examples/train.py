@@ -29,6 +29,7 @@ SEED = 7
 _HEADER_BYTES = {"images": 16, "labels": 8}
 _EPOCHS = 10
 _LEAST_ACCURACY = 0.96
+_MUSHROOM_ACCURACY = 0.99
 
 
 def mushrooms(data: Path, folder: Path) -> None:
@@ -41,6 +42,10 @@ def mushrooms(data: Path, folder: Path) -> None:
     parameters = {"objective": "binary", "num_leaves": 15, "seed": SEED, "num_threads": 1, "verbose": -1}
     forest = lightgbm.train(parameters, lightgbm.Dataset(features, poisonous), num_boost_round=40)
     forest.save_model(folder / "lightgbm" / "mushroom.bst")
+    for answers in (trees.predict(xgboost.DMatrix(features)), forest.predict(features)):
+        accuracy = ((answers > 0.5) == poisonous).mean()  # noqa: PLR2004 - the middle
+        if accuracy < _MUSHROOM_ACCURACY:
+            sys.exit(f"a model knows only {accuracy:.1%} of the mushrooms")
 
 
 def _read(file: Path) -> Any:
