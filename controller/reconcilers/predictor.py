@@ -10,7 +10,7 @@ import structlog
 
 from api.meta import KubeObject
 from api.proto import model_mesh_pb2 as pb
-from controller import labels, model_id
+from controller import labels, model_id, model_policy
 from controller import status as machine
 from controller.errors import InvalidSpecError, MeshCallError, MeshUnreachableError, NameTakenError
 from controller.readiness import notices
@@ -116,11 +116,12 @@ class ModelReconciler(Generic[T]):
         id_ = model_id.concrete_id(obj.name, self._kind.source, spec)
         try:
             self._kind.check(spec)
+            policy = model_policy.read(obj.metadata.annotations)
         except InvalidSpecError as error:
             return await self._invalid(obj, id_, error)
-        return await self._register(obj, id_, spec)
+        return await self._register(obj, id_, spec, policy)
 
-    async def _register(self, obj: T, id_: str, spec: PredictorSpec) -> Result:
+    async def _register(self, obj: T, id_: str, spec: PredictorSpec, policy: pb.ModelPolicy) -> Result:
         raw = obj.dump()
         previous = self._kind.fields.read(raw)
         support = self._with.catalog(obj.namespace).support(spec)
@@ -132,6 +133,7 @@ class ModelReconciler(Generic[T]):
             autoDeleteTargetModel=True,
             loadNow=obj.metadata.deletion_timestamp is None and machine.load_now(previous),
             owner=self._kind.source,
+            policy=policy,
         )
         now = self._with.now()
         try:

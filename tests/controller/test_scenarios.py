@@ -109,6 +109,33 @@ async def test_what_the_mesh_is_told(world: Any) -> None:
     assert call.loadNow
 
 
+async def test_annotations_steer_copies_and_a_wrong_one_is_told(world: Any) -> None:
+    world.mesh.say(ID, "LOADED")
+    await world.create_runtime()
+    await world.pods_come_up()
+    await world.create_isvc()
+    await world.ready()
+    assert world.mesh.calls[-1].HasField("policy")
+
+    annotations = {"modelmesh/min-copies": "2", "modelmesh/pinned": "true"}
+    await world.change("InferenceService", "m", {"metadata": {"annotations": annotations}})
+    await world.asked(
+        lambda mesh: mesh.vmodels["m"].policy.minCopies == 2 and mesh.vmodels["m"].policy.pinned
+    )
+    assert world.mesh.vmodels["m"].targetModelId.startswith(ID)
+
+    await world.change("InferenceService", "m", {"metadata": {"annotations": {"modelmesh/min-copies": "x"}}})
+    obj = await world.until(
+        "InferenceService",
+        "m",
+        lambda o: o["status"]["modelStatus"]["transitionStatus"] == "InvalidSpec",
+    )
+    failure = obj["status"]["modelStatus"]["lastFailureInfo"]
+    assert "modelmesh/min-copies" in failure["message"]
+    # What was asked for before goes on.
+    assert world.mesh.vmodels["m"].policy.minCopies == 2
+
+
 async def test_a_settled_model_is_neither_written_nor_loaded_again(world: Any) -> None:
     world.mesh.say(ID, "LOADED")
     await world.create_runtime()
