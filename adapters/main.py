@@ -12,6 +12,7 @@ import os
 import sys
 from importlib.metadata import entry_points
 
+from adapters.allocator import bound_arenas
 from adapters.errors import ConfigurationError
 from adapters.sdk.adapter import ServerAdapter
 from adapters.sdk.serve import serve
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
             "RUNTIME_PORT, ROOT_MODEL_DIR, …\n",
         )
         return 0 if out is sys.stdout else 2
+    bound_arenas()
     try:
         adapter_type = find_adapter(argv[0])
         settings = Settings.from_environment(

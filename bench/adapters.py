@@ -131,10 +131,12 @@ def pull(endpoint: str, folder: Path, path: str) -> tuple[float, float]:
 def pull_here(folder: Path, path: str) -> None:
     """The other side of `pull`; with all that an adapter has in memory."""
     import adapters.mlserver  # noqa: PLC0415, F401
+    from adapters.allocator import bound_arenas  # noqa: PLC0415
     from adapters.puller import ModelKey, Puller  # noqa: PLC0415
     from adapters.puller.settings import PullerSettings  # noqa: PLC0415
     from modelmesh import logs  # noqa: PLC0415
 
+    bound_arenas()
     logs.configure("bench")
     settings = PullerSettings(root=folder / "models", secret=folder / "secret", cache_bytes=1 << 30)
     puller = Puller(settings)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 from grpc import aio
 
+from adapters.allocator import bound_arenas
 from adapters.endpoints import grpc_target
 from adapters.environment import Reader
 from adapters.errors import ConfigurationError
@@ -77,6 +78,7 @@ def main(argv: list[str]) -> int:
         out = sys.stdout if argv in (["-h"], ["--help"]) else sys.stderr
         out.write("usage: modelmesh puller\n\n" + (__doc__ or "").partition("\n\n")[2])
         return 0 if out is sys.stdout else 2
+    bound_arenas()
     try:
         asyncio.run(serve(Settings.from_environment(os.environ)))
     except ConfigurationError as error:
