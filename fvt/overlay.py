@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = "model-serving-config"
+_MOMENT_SECONDS = 1.0
 _CPU_REQUEST = re.compile(r"(requests:\s+cpu: )500m")
 _FVT: JSON = {
     "podsPerRuntime": 1,
@@ -62,7 +64,10 @@ def configure(cluster: Cluster, **changes: object) -> None:
 
 
 def wait_settled(cluster: Cluster, seconds: float = 240) -> None:
-    """Wait until every Deployment of a runtime is rolled out."""
+    """Wait until every Deployment of a runtime is rolled out, and stays so for a moment.
+
+    The moment is for a change that the controller is about to make.
+    """
 
     def look() -> bool:
         for found in cluster.items("deployments", RUNTIME_PODS):
@@ -75,4 +80,6 @@ def wait_settled(cluster: Cluster, seconds: float = 240) -> None:
             assert counts == [wanted] * 3, f"{name}: replicas, updated, ready are {counts} of {wanted}"
         return True
 
-    wait(look, f"all runtimes of {cluster.namespace} to be rolled out", seconds)
+    for _ in range(2):
+        wait(look, f"all runtimes of {cluster.namespace} to be rolled out", seconds)
+        time.sleep(_MOMENT_SECONDS)

@@ -22,7 +22,7 @@ MLSERVER = "name=modelmesh-serving-mlserver-1.x"
 
 def kill(cluster: Cluster, selector: str) -> None:
     """Kill a pod without grace, and wait for another one to be ready."""
-    (pod,) = cluster.ready_pods(selector)
+    (pod,) = wait(lambda: cluster.ready_pods(selector), f"a pod of {selector}")
     cluster.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
 
     def look() -> JSON | None:

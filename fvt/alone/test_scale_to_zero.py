@@ -28,7 +28,7 @@ def scaled(installed: Cluster, needs: Callable[[str], None]) -> Iterator[Cluster
     installed.wait_deployment(DEPLOYMENT, 0)
     yield installed
     overlay.configure(installed)
-    overlay.wait_settled(installed)
+    installed.wait_deployment(DEPLOYMENT, 1)
 
 
 def test_pods_come_with_the_first_model_stay_for_the_grace_and_go(

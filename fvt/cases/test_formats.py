@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from base64 import b64decode
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,7 +142,8 @@ def test_a_python_model_on_the_runtime_it_names_answers(
     installed.apply(isvc(name, "python", extra.UPPER, runtime="triton-2.x"))
     installed.wait_ready("isvc", name)
     tensor = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["loud"]}
-    assert inference.rest(name, tensor).json()["outputs"][0]["data"] == ["LOUD"]
+    (text,) = inference.rest(name, tensor).json()["outputs"][0]["data"]
+    assert b64decode(text) == b"LOUD"
 
 
 def test_the_metadata_of_an_onnx_model_names_its_tensors(
