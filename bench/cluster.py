@@ -25,7 +25,7 @@ from tests.store.etcd_server import EtcdServer, free_port
 ROOT = Path(__file__).parents[1]
 MESH = [sys.executable, "-m", "modelmesh", "mesh"]
 START_SECONDS = 120
-STOP_SECONDS = 10
+STOP_SECONDS = 40
 INFER = "inference.GRPCInferenceService/ModelInfer"
 BY_MODEL_ID = {"rpcConfigs": {INFER: {"idExtractionPath": [1], "vModelId": False}}, "allowOtherRpcs": True}
 """Requests name models, not vmodels."""

@@ -8,7 +8,7 @@ others. The line is bounded, and a request that would wait in it for longer than
 import heapq
 from dataclasses import dataclass, field
 
-from mesh.cache import Cache, Phase, Plan, Refusal
+from mesh.cache import USUAL, Cache, Phase, Plan, Refusal, Standing
 from store.records import NOTHING, Resources
 
 URGENT = 2**62
@@ -29,6 +29,7 @@ class Ticket:
     model_id: str
     last_used: int
     urgent: bool
+    standing: Standing = USUAL
     size: Resources = NOTHING
     admitted_ms: int | None = None
 
@@ -97,9 +98,9 @@ class Admission:
             return Refusal.TOO_LATE
         return None
 
-    def take(self, model_id: str, last_used: int, *, urgent: bool) -> Ticket:
+    def take(self, model_id: str, last_used: int, *, urgent: bool, standing: Standing = USUAL) -> Ticket:
         """A ticket for a model that has none."""
-        ticket = Ticket(model_id, last_used, urgent)
+        ticket = Ticket(model_id, last_used, urgent, standing)
         self._tickets[model_id] = ticket
         self._urgent += urgent
         return ticket
@@ -132,7 +133,7 @@ class Admission:
             return steps
         while self.busy < self.slots and (ticket := self._first()):
             # What a request waits for is wanted now, however long it has been in line.
-            plan = self.cache.plan(ticket.model_id, ticket.size, ticket.priority)
+            plan = self.cache.plan(ticket.model_id, ticket.size, ticket.priority, ticket.standing)
             if plan is Refusal.BUSY and (self.busy or self._held):
                 break
             heapq.heappop(self._line)
@@ -143,7 +144,7 @@ class Admission:
                 steps.refused.append((ticket.model_id, plan))
                 continue
             steps.evict += plan.victims
-            self.cache.admit(Plan(plan.model_id, plan.size, ticket.last_used, plan.victims))
+            self.cache.admit(Plan(plan.model_id, plan.size, ticket.last_used, plan.victims, ticket.standing))
             self._admitted[ticket.model_id] = None
         for victim in self.cache.excess():
             self.cache.release(victim)

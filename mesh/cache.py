@@ -17,9 +17,12 @@ import enum
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from store.records import NOTHING, Resources
 
+_Entry = tuple[bool, int, int, str]
+"""(pinned, priority, last use, model id): what comes first goes first."""
 SPARE_ENTRIES = 64
 """Entries of copies that have gone, kept in the order besides as many as there are copies."""
 
@@ -32,11 +35,24 @@ class Phase(enum.Enum):
     LOADED = "loaded"
 
 
+class Standing(NamedTuple):
+    """What a model's owner wants of eviction."""
+
+    pinned: bool = False
+    """Never evicted."""
+    priority: int = 0
+    """Those with a lower one are evicted first, whenever they were used."""
+
+
+USUAL = Standing()
+
+
 class Refusal(enum.Enum):
     """Why a model is not admitted."""
 
     TOO_LARGE = "the model is larger than the instance's whole capacity"
-    TOO_OLD = "everything here was used more recently"
+    TOO_OLD = "everything here was used more recently, or has a higher priority"
+    PINNED = "what is here is pinned"
     BUSY = "what could make room is still being loaded, or was only just"
     QUEUE_FULL = "too many loads wait for their turn"
     TOO_LATE = "the loads that come first take longer than the request can wait"
@@ -52,6 +68,7 @@ class Copy:
     phase: Phase = Phase.WAITING
     held: bool = False
     """Not evicted for now."""
+    standing: Standing = USUAL
     loaded_ms: int = 0
     """When its load ended."""
 
@@ -64,6 +81,7 @@ class Plan:
     size: Resources
     last_used: int
     victims: tuple[str, ...] = ()
+    standing: Standing = USUAL
 
 
 @dataclass(slots=True)
@@ -80,9 +98,8 @@ class Cache:
     _lost_memory: Resources = NOTHING
     _promised: Resources = NOTHING
     _in_use: Resources = NOTHING
-    _order: list[tuple[int, str]] = field(default_factory=list)
-    """Heap of (last use, model id); an entry may be older than its copy says, and is corrected when it comes
-    up."""
+    _order: list[_Entry] = field(default_factory=list)
+    """Heap; an entry may be older than its copy says, and is corrected when it comes up."""
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -128,7 +145,9 @@ class Cache:
         copy = self._copies.get(model_id)
         return copy.last_used if copy else self._left.get(model_id, 0)
 
-    def plan(self, model_id: str, size: Resources, last_used: int) -> Plan | Refusal:
+    def plan(
+        self, model_id: str, size: Resources, last_used: int, standing: Standing = USUAL
+    ) -> Plan | Refusal:
         """How to make room for a model: the oldest go, and none that need not go. Changes nothing."""
         if not size.fits(self.capacity):
             return Refusal.TOO_LARGE
@@ -138,19 +157,23 @@ class Cache:
         refusal = None
         while not missing.fits(NOTHING):
             victim = next(oldest_first, None)
-            if victim is None or victim.last_used > last_used:
-                refusal = Refusal.BUSY if victim is None else Refusal.TOO_OLD
+            if victim is None:
+                refusal = Refusal.BUSY if self._may_have_room(size) else Refusal.PINNED
+                break
+            if (victim.standing.priority, victim.last_used) > (standing.priority, last_used):
+                refusal = Refusal.TOO_OLD
                 break
             victims.append(victim)
             missing -= victim.size
         oldest_first.close()
-        return refusal or Plan(model_id, size, last_used, _needed(victims, NOTHING - missing))
+        needed = _needed(victims, NOTHING - missing)
+        return refusal or Plan(model_id, size, last_used, needed, standing)
 
     def admit(self, plan: Plan) -> None:
         """Promises the memory, and lets the victims go (they are *freeing* from now on)."""
         for victim in plan.victims:
             self.release(victim)
-        self._copies[plan.model_id] = Copy(plan.model_id, plan.size, plan.last_used)
+        self._copies[plan.model_id] = Copy(plan.model_id, plan.size, plan.last_used, standing=plan.standing)
         self._promised += plan.size
 
     def can_start(self, model_id: str) -> bool:
@@ -213,6 +236,14 @@ class Cache:
             if copy.phase is Phase.LOADED:
                 self._line_up(copy)
 
+    def stand(self, model_id: str, standing: Standing) -> None:
+        """Sets what is wanted of eviction."""
+        copy = self._copies.get(model_id)
+        if copy and copy.standing != standing:
+            copy.standing = standing
+            if copy.phase is Phase.LOADED:
+                self._line_up(copy)
+
     def hold(self, model_id: str) -> None:
         """Keeps a copy from being evicted until `settle`."""
         if copy := self._copies.get(model_id):
@@ -256,19 +287,35 @@ class Cache:
         self._in_use = NOTHING
         self.capacity = capacity
 
+    def in_order(self) -> list[Copy]:
+        """All copies in the order of eviction; those that cannot go now come last."""
+        return sorted(self._copies.values(), key=lambda copy: (copy.phase is not Phase.LOADED, *_entry(copy)))
+
     def copies(self) -> Iterable[Copy]:
         """All copies, in no order."""
         return self._copies.values()
 
+    def _may_have_room(self, size: Resources) -> bool:
+        """Whether a model would fit if all went that is not pinned."""
+        pinned = NOTHING
+        for copy in self._copies.values():
+            if copy.standing.pinned:
+                pinned += copy.size
+        return pinned == NOTHING or not size.fits(self.usable) or (size + pinned).fits(self.usable)
+
     def _line_up(self, copy: Copy) -> None:
-        heapq.heappush(self._order, (copy.last_used, copy.model_id))
+        heapq.heappush(self._order, _entry(copy))
         if len(self._order) > 2 * len(self._copies) + SPARE_ENTRIES:
             loaded = (one for one in self._copies.values() if one.phase is Phase.LOADED)
-            self._order[:] = [(one.last_used, one.model_id) for one in loaded]
+            self._order[:] = [_entry(one) for one in loaded]
             heapq.heapify(self._order)
 
     def _oldest_first(self) -> "_OldestFirst":
         return _OldestFirst(self._copies, self._order)
+
+
+def _entry(copy: Copy) -> _Entry:
+    return (*copy.standing, copy.last_used, copy.model_id)
 
 
 def _needed(victims: list[Copy], surplus: Resources) -> tuple[str, ...]:
@@ -288,10 +335,10 @@ def _needed(victims: list[Copy], surplus: Resources) -> tuple[str, ...]:
 class _OldestFirst:
     """Walks the loaded copies from the least recently used, and corrects the heap on its way."""
 
-    def __init__(self, copies: dict[str, Copy], order: list[tuple[int, str]]) -> None:
+    def __init__(self, copies: dict[str, Copy], order: list[_Entry]) -> None:
         self._copies = copies
         self._order = order
-        self._passed: dict[str, tuple[int, str]] = {}
+        self._passed: dict[str, _Entry] = {}
 
     def __iter__(self) -> "_OldestFirst":
         return self
@@ -299,13 +346,15 @@ class _OldestFirst:
     def __next__(self) -> Copy:
         while self._order:
             entry = heapq.heappop(self._order)
-            copy = self._copies.get(entry[1])
+            copy = self._copies.get(entry[-1])
             if copy is None or copy.phase is not Phase.LOADED or copy.model_id in self._passed:
                 continue
-            if copy.last_used > entry[0]:
-                heapq.heappush(self._order, (copy.last_used, copy.model_id))
+            if _entry(copy) > entry:
+                heapq.heappush(self._order, _entry(copy))
                 continue
             self._passed[copy.model_id] = entry
+            if copy.standing.pinned:
+                break  # and so are all that come after it
             if not copy.held:
                 return copy
         raise StopIteration

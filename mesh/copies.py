@@ -153,6 +153,17 @@ def used(last_used: int) -> Change:
     return change
 
 
+def short(text: str) -> Change:
+    """Why the model has fewer copies than it shall have; empty where it has them."""
+
+    def change(record: ModelRecord | None) -> ModelRecord | None:
+        if record is None or (text and not record.min_copies):
+            return record
+        return replace(record, shortfall=text[:MAX_FAILURE_TEXT])
+
+    return change
+
+
 def vanished(instance_id: str, *, last_used: int = 0) -> Callable[[ModelRecord], ModelRecord]:
     """An instance does not exist any more, and neither do its copies and failures."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mesh import copies
+from mesh.cache import Standing
 from mesh.choice import MAX_ATTEMPTS, MAX_COPIES, MOST_COPIES, Candidates, OwnCopy, existing, further
 from mesh.constraints import TypeConstraints, allows
 from mesh.errors import (
@@ -22,6 +23,7 @@ from mesh.errors import (
     TooOldError,
 )
 from mesh.guard import RuntimeGuard
+from mesh.journal import Journal
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.outstanding import Outstanding
@@ -63,6 +65,7 @@ class Ensurer:
         own_record: Callable[[], InstanceRecord],
         failure_terms: copies.FailureTerms,
         metrics: PolicyMetrics,
+        journal: Journal,
         now: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,6 +79,7 @@ class Ensurer:
         self._own_record = own_record
         self._failure_terms = failure_terms
         self._metrics = metrics
+        self._journal = journal
         self._now = now
         self._own_id = registry.instance_id
         self._loads: dict[str, _Load] = {}
@@ -219,7 +223,7 @@ class Ensurer:
             size,
             last_used,
             self._constraints(),
-            self._candidates(),
+            self.candidates(),
             tried=tried,
             failed=failed,
             own_id=self._own_id,
@@ -271,14 +275,14 @@ class Ensurer:
     def suitable(self, model_type: str) -> list[Candidate]:
         """The instances that may hold models of a type, and stay."""
         requirement = self._constraints().of(model_type)
-        return [candidate for candidate in self._candidates() if allows(requirement, candidate.labels)]
+        return [candidate for candidate in self.candidates() if allows(requirement, candidate.labels)]
 
     def no_home(self, model_type: str) -> NoHomeError | None:
         """The error for models of a type that no running instance may hold."""
         requirement = self._constraints().of(model_type)
         if not requirement.required:
             return None
-        if any(allows(requirement, candidate.labels) for candidate in self._candidates()):
+        if any(allows(requirement, candidate.labels) for candidate in self.candidates()):
             return None
         return NoHomeError(model_type, requirement.required)
 
@@ -327,7 +331,7 @@ class Ensurer:
         if reason is Reason.NO_LABELS:
             return NoHomeError(record.type, self._constraints().of(record.type).required)
         if reason is Reason.TOO_LARGE:
-            largest = max(self._candidates(), key=lambda candidate: candidate.capacity.memory)
+            largest = max(self.candidates(), key=lambda candidate: candidate.capacity.memory)
             return TooLargeError(record.size or NOTHING, largest.capacity)
         if reason is Reason.NOT_READY:
             return last or RuntimeDownError("the instances that could hold the model are starting")
@@ -346,7 +350,8 @@ class Ensurer:
                 return predicted
         return self._assumed_size(record)
 
-    def _candidates(self) -> Sequence[Candidate]:
+    def candidates(self) -> Sequence[Candidate]:
+        """All instances that stay."""
         rows = {id_: row.value for id_, row in self._registry.instances.items()}
         rows[self._own_id] = self._own_record()
         return self._outstanding.beside(self._known.of(rows, self._constraints()), self._monotonic())
@@ -363,10 +368,12 @@ class Ensurer:
         deadline: int | None = None,
     ) -> None:
         if choice.instance_id is None or choice.instance_id == self._own_id:
+            self._journal.note(model_id, "placed here", choice.reason.value)
             await self.load_here(
                 model_id, last_used=last_used, urgent=urgent, recorded=recorded, deadline=deadline
             )
             return
+        self._journal.note(model_id, f"placed on {choice.instance_id}", choice.reason.value)
         self._note_sent(choice.instance_id, choice.reason, record)
         await self._load_there(
             choice.instance_id, model_id, last_used=last_used, urgent=urgent, deadline=deadline
@@ -433,24 +440,28 @@ class Ensurer:
                 last_used=load.last_used,
                 urgent=load.urgent,
                 deadline=load.deadline,
+                standing=Standing(record.pinned, record.priority),
             )
         except LoadFailedError as error:
             log.warning("model not loaded", model=model_id, error=str(error))
             self._metrics.load_failures.inc()
+            self._journal.note(model_id, "not loaded", str(error))
             await self._record(model_id, copies.failed(self._own_id, self._now(), error))
             raise
         except TooLargeError as error:
             await self._record(model_id, copies.too_large(self._own_id, error.size))
             raise
-        except (MeshError, asyncio.CancelledError):
+        except (MeshError, asyncio.CancelledError) as error:
+            self._journal.note(model_id, "not loaded", str(error) or "the load was given up")
             await self._record(model_id, copies.gone(self._own_id))
             raise
         load.routed.set_result(size)
         log.info("model loaded", model=model_id, bytes=size.memory)
+        self._journal.note(model_id, "loaded", "a request waited" if load.urgent else "in the background")
         self._metrics.load.observe(self._now() - started)
         self._metrics.size.observe(size.memory)
         if await self._registry.update(model_id, copies.loaded(self._own_id, self._now(), size)) is None:
-            self._loader.unload(model_id)
+            self._loader.unload(model_id, why="the model was deleted")
             raise ModelNotFoundError(model_id)
         return size
 

@@ -83,7 +83,7 @@ class Janitor:
     async def _check_registered(self, model_id: str) -> None:
         await self._registry.refresh(model_id)
         if self._registry.peek(model_id) is None:
-            self._loader.unload(model_id)
+            self._loader.unload(model_id, why="the model is not registered")
 
     def _held(self, model_id: str) -> Held | None:
         copy = self._loader.cache.get(model_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.admission import Admission, Ticket
-from mesh.cache import Cache, Phase, Refusal
+from mesh.cache import USUAL, Cache, Phase, Refusal, Standing
 from mesh.errors import (
     RETRY_MS,
     LoadFailedError,
@@ -53,7 +53,7 @@ class _Job:
 class Loader:
     """The copies of this instance and the work on them.
 
-    `on_loaded` is called the moment that a copy can serve, `on_evict` (with its last use) before it is
+    `on_loaded` is called the moment that a copy can serve, `on_evict` (last use, and why) before it is
     unloaded: they keep the routes. `note_use` tells the cache what was used lately; `drained` waits until no
     request uses a copy. `now` is in milliseconds since 1970.
     """
@@ -63,7 +63,7 @@ class Loader:
         runtime: Runtime,
         *,
         on_loaded: Callable[[str], None],
-        on_evict: Callable[[str, int], None],
+        on_evict: Callable[[str, int, str], None],
         note_use: Callable[[], None],
         drained: Callable[[str], Awaitable[None]],
         now: Callable[[], int],
@@ -118,6 +118,7 @@ class Loader:
         last_used: int,
         urgent: bool,
         deadline: int | None = None,
+        standing: Standing = USUAL,
     ) -> Resources:
         """Loads a model, or joins the load that is under way. Returns its size.
 
@@ -133,7 +134,7 @@ class Loader:
                 raise RuntimeDownError("the model server is not ready")
             self.check(urgent=urgent, deadline=deadline)
             loop = asyncio.get_running_loop()
-            ticket = self._admission.take(info.model_id, last_used, urgent=urgent)
+            ticket = self._admission.take(info.model_id, last_used, urgent=urgent, standing=standing)
             job = _Job(info, size, ticket, loop.create_future(), loop.create_future())
             self._jobs[info.model_id] = job
             job.task = asyncio.create_task(self._run(job), name=f"load {info.model_id}")
@@ -147,7 +148,7 @@ class Loader:
         if model_id in self._jobs and self._admission.promote(model_id, last_used):
             self._pump()
 
-    def unload(self, model_id: str, *, drain: bool = True) -> asyncio.Task[None] | None:
+    def unload(self, model_id: str, *, why: str, drain: bool = True) -> asyncio.Task[None] | None:
         """Takes a model away: a queued or running load is cancelled, a loaded copy is unloaded.
 
         Returns the task that ends when its memory is free, None where there was nothing to do.
@@ -159,11 +160,11 @@ class Loader:
         elif self.is_loaded(model_id):
             self._note_use()
             self.cache.release(model_id)
-            self._begin_unload(model_id, drain=drain)
+            self._begin_unload(model_id, why, drain=drain)
         return self._unloads.get(model_id)
 
-    def suspend(self) -> None:
-        """The model server is gone, and with it everything in its memory."""
+    def suspend(self) -> list[tuple[str, int]]:
+        """The model server is gone, and with it everything in its memory: copies and their last use."""
         self._terms = None
         self._admission.slots = 0
         for job in list(self._jobs.values()):
@@ -171,12 +172,13 @@ class Loader:
             if job.task:
                 job.task.cancel()
         self._note_use()
-        for copy in list(self.cache.copies()):
-            if copy.phase is Phase.LOADED:
-                self._on_evict(copy.model_id, copy.last_used)
+        lost = [(copy.model_id, copy.last_used) for copy in self.cache.copies() if copy.phase is Phase.LOADED]
+        for model_id, last_used in lost:
+            self._on_evict(model_id, last_used, "the model server went away")
         for task in self._unloads.values():
             task.cancel()
         self.cache.reset(NOTHING)
+        return lost
 
     def resume(self, terms: RuntimeTerms) -> None:
         """The model server is ready, and empty."""
@@ -234,7 +236,7 @@ class Loader:
         for model_id, refusal in steps.refused:
             self._refuse(model_id, refusal)
         for model_id in steps.evict:
-            self._begin_unload(model_id)
+            self._begin_unload(model_id, "it was unused for longest, and others needed the memory")
         for model_id in steps.waiting:
             job = self._jobs[model_id]
             job.patience = job.patience or asyncio.get_running_loop().call_later(
@@ -274,8 +276,8 @@ class Loader:
                 expected=job.ticket.size.memory,
                 actual=size.memory,
             )
-        for larger_than_thought in self._admission.loaded(model_id, size):
-            self._begin_unload(larger_than_thought)
+        for victim in self._admission.loaded(model_id, size):
+            self._begin_unload(victim, f"{model_id} turned out larger than was thought")
         copy = self.cache.get(model_id)
         if copy is None or copy.phase is not Phase.LOADED:
             raise TooLargeError(size, self.cache.capacity)
@@ -313,8 +315,8 @@ class Loader:
             self._unload_soon(model_id, drain=False)
         self._pump()
 
-    def _begin_unload(self, model_id: str, *, drain: bool = True) -> None:
-        self._on_evict(model_id, self.cache.last_used(model_id))
+    def _begin_unload(self, model_id: str, why: str, *, drain: bool = True) -> None:
+        self._on_evict(model_id, self.cache.last_used(model_id), why)
         self._unload_soon(model_id, drain=drain)
 
     def _unload_soon(self, model_id: str, *, drain: bool) -> None:

@@ -20,6 +20,7 @@ from mesh.calls import handler
 from mesh.errors import InvalidRequestError
 from mesh.legacy import with_old_names
 from mesh.models import Models
+from mesh.policy import Policy
 from mesh.status import StatusReporter
 from mesh.vmodels import NewModel, SetVModel, VModels
 
@@ -51,7 +52,11 @@ class ManagementApi:
         """Registers a model, and has it loaded where asked to."""
         model_id = _required(request.modelId)
         last_used = await self._models.register(
-            model_id, _model(request.modelInfo), load_now=request.loadNow, last_used=request.lastUsedTime
+            model_id,
+            _model(request.modelInfo),
+            load_now=request.loadNow,
+            last_used=request.lastUsedTime,
+            policy=_policy(request),
         )
         if request.loadNow:
             await self._models.want(model_id, last_used=last_used, sync=request.sync)
@@ -89,6 +94,7 @@ class ManagementApi:
                 load_now=request.loadNow,
                 force=request.force,
                 sync=request.sync,
+                policy=_policy(request),
             )
         )
         if record.in_transition:
@@ -134,3 +140,10 @@ def _model(info: ModelInfo, *, required: bool = True) -> NewModel:
     if required and not info.type:
         raise InvalidRequestError("must provide a non-empty model type")
     return NewModel(info.type, info.path, info.key)
+
+
+def _policy(request: RegisterModelRequest | SetVModelRequest) -> Policy | None:
+    if not request.HasField("policy"):
+        return None
+    wanted = request.policy
+    return Policy(wanted.minCopies, wanted.maxCopies, wanted.pinned, wanted.priority)

@@ -114,7 +114,7 @@ class MissHandler:
         if failure == "unavailable" and await self._guard.suspect():
             return
         log.warning("copy cannot serve, loading it again", model=model_id, failure=failure)
-        self._loader.unload(model_id, drain=failure != "not_found")
+        self._loader.unload(model_id, drain=failure != "not_found", why=f"a request found it {failure}")
 
 
 def _more_patient(before: int | None, now: int | None) -> bool:

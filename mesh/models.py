@@ -17,6 +17,7 @@ from mesh.errors import (
     PreconditionError,
 )
 from mesh.limits import check_sizes
+from mesh.policy import Policy
 from mesh.registry import Registry
 from mesh.vmodels import FRESH_MS, HOUR_MS, STALE_MS, NewModel
 from store.records import ModelRecord
@@ -66,7 +67,15 @@ class Models:
         """Makes sure that a vmodel that exists is known here."""
         await self._registry.find_vmodel(vmodel_id)
 
-    async def register(self, model_id: str, model: NewModel, *, load_now: bool, last_used: int) -> int:
+    async def register(
+        self,
+        model_id: str,
+        model: NewModel,
+        *,
+        load_now: bool,
+        last_used: int,
+        policy: Policy | None = None,
+    ) -> int:
         """Creates a model, or confirms that it is as described; returns when it counts as last used (ms).
 
         `last_used` 0 means some time ago, so that a new model displaces nothing that is in use. Raises
@@ -78,9 +87,11 @@ class Models:
 
         def change(record: ModelRecord | None) -> ModelRecord:
             if record is None:
-                return ModelRecord(type=model.type, path=model.path, key=model.key, last_used=used)
+                new = ModelRecord(type=model.type, path=model.path, key=model.key, last_used=used)
+                return policy.applied(new) if policy else new
             if not model.describes(record):
                 raise ModelExistsError(f"model {model_id} exists with another type, path or key")
+            record = policy.applied(record) if policy else record
             if not load_now and used > record.last_used + HOUR_MS:
                 return replace(record, last_used=used)
             return record

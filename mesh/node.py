@@ -10,14 +10,17 @@ import structlog
 
 from mesh import copies
 from mesh.bytes import BytePath
+from mesh.cache import Standing
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.drain import Drain
 from mesh.ensure import Ensurer
 from mesh.errors import MeshError, ModelNotFoundError, RuntimeDownError
+from mesh.explain import Explainer
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
+from mesh.journal import Journal
 from mesh.loading import Loader
 from mesh.management import ManagementApi
 from mesh.metrics import PolicyMetrics
@@ -42,6 +45,8 @@ from store.table import Entry
 USAGE_SECONDS = 1.0
 DRAIN_SECONDS = 128.0
 """How long an eviction waits for requests on the copy; the original's time."""
+GONE_SECONDS = 2.0
+"""An instance whose record went publishes it again within that time, if it is there."""
 DRAIN_POLL_SECONDS = (0.002, 0.1)
 
 log = structlog.get_logger(__name__)
@@ -76,6 +81,7 @@ class MeshNode:
     ) -> None:
         self.settings = settings
         self.metrics = PolicyMetrics()
+        self.journal = Journal(now)
         self._config = config
         self._store = store
         self._runtime = runtime
@@ -119,11 +125,18 @@ class MeshNode:
             own_record=self.presence.record,
             failure_terms=failure_terms,
             metrics=self.metrics,
+            journal=self.journal,
             now=now,
             monotonic=monotonic,
         )
         self.scaler = Scaler(
-            self.registry, self.loader, self.ensurer, terms=config.scaling, metrics=self.metrics, now=now
+            self.registry,
+            self.loader,
+            self.ensurer,
+            terms=config.scaling,
+            metrics=self.metrics,
+            journal=self.journal,
+            now=now,
         )
         self.models = Models(self.registry, self.ensurer, now=now)
         self.vmodels = VModels(
@@ -141,6 +154,19 @@ class MeshNode:
         )
         self.status = StatusReporter(
             self.registry, no_home=self.ensurer.no_home, is_wanted=self.models.is_wanted
+        )
+        self.explainer = Explainer(
+            self.registry,
+            self.loader,
+            self.ensurer,
+            self.status,
+            self.peers,
+            self.journal,
+            self.scaler.usage,
+            constraints=lambda: self.settings.constraints,
+            failure_terms=failure_terms,
+            own_record=self.presence.record,
+            now=now,
         )
         self.janitor = Janitor(self.registry, self.loader, self.ensurer, failure_terms=failure_terms, now=now)
         self.housekeeper = Housekeeper(
@@ -161,7 +187,13 @@ class MeshNode:
         """
         self.apply(self.settings)
         management = ManagementApi(self.models, self.vmodels, self.status)
-        self.byte_path.start(self.misses.take, management.handlers() | peer_handlers(self._load_for_peer))
+        self.byte_path.start(
+            self.misses.take,
+            management.handlers()
+            | self.explainer.handlers()
+            | peer_handlers(self._load_for_peer)
+            | self.explainer.peer_handlers(),
+        )
         await self.presence.claim(self._store)
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
@@ -259,9 +291,10 @@ class MeshNode:
         self.readiness.changed()
         self.presence.changed()
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, lost: list[tuple[str, int]]) -> None:
         self.readiness.changed()
         self.presence.changed()
+        self.scaler.bring_back(lost)
 
     def _on_renewed(self) -> None:
         self._spawn(self._reread())
@@ -273,7 +306,8 @@ class MeshNode:
         except StoreError as error:
             log.warning("registry not read", error=str(error))
 
-    def _on_evict(self, model_id: str, last_used: int) -> None:
+    def _on_evict(self, model_id: str, last_used: int, why: str) -> None:
+        self.journal.note(model_id, "unloaded", why)
         self.routes.remove(model_id)
         self.metrics.evictions.inc()
         self.presence.changed()
@@ -297,9 +331,11 @@ class MeshNode:
         self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
     ) -> None:
         own = self._config.instance_id
+        if now:
+            self.loader.cache.stand(model_id, Standing(now.value.pinned, now.value.priority))
         if now is None or (before and _is_another(before.value, now.value)):
             if before and self.ensurer.is_here(model_id):
-                self.loader.unload(model_id)
+                self.loader.unload(model_id, why="the model was deleted")
         elif self.ensurer.is_loading(model_id) or self.scaler.is_going(model_id):
             return
         elif self.loader.is_loaded(model_id) and own not in now.value.loaded:
@@ -313,6 +349,14 @@ class MeshNode:
         moved = before and (now is None or now.value.address != before.value.address)
         if before and moved and instance_id != self._config.instance_id:
             self.peers.forget(before.value.address)
+        if before and now is None and not before.value.shutdown and self.registry.is_leader():
+            self._spawn(self._bring_back(instance_id))
+
+    async def _bring_back(self, instance_id: str) -> None:
+        """An instance is gone, unless it was the registry that lost its content: then it is back at once."""
+        await asyncio.sleep(GONE_SECONDS)
+        if instance_id not in self.registry.instances:
+            self.scaler.bring_back_from(instance_id)
 
     async def _register(self, model_id: str) -> None:
         """Somebody took our copy out of the registry, but it is here."""

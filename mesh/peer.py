@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from google.protobuf.message import Message
 from grpc import StatusCode
 
 from api.proto.mesh_peer_pb2 import LoadReply, LoadRequest
@@ -17,7 +18,8 @@ from mesh.errors import (
 )
 from store.records import Resources
 
-LOAD = "modelmesh.internal.Peer/Load"
+SERVICE = "modelmesh.internal.Peer"
+LOAD = f"{SERVICE}/Load"
 CAUSE_KEY = "mm-cause"
 """Trailing metadata: the status code that the model server gave, where the model could not be loaded."""
 
@@ -56,16 +58,27 @@ class Peers:
 
         Raises what the load there raised; RuntimeDownError also where the instance does not answer.
         """
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._connect(address)
         request = LoadRequest(
             model_id=model_id, last_used_ms=last_used, urgent=urgent, patience_ms=patience_ms
         )
         try:
-            await channel.call(LOAD, request.SerializeToString())
+            await self._channel(address).call(LOAD, request.SerializeToString())
         except CallError as error:
             raise _translate(error, address, model_id) from error
+
+    async def ask(self, address: str, method: str, request: Message) -> bytes:
+        """Calls another method of the instance at `address`; returns its encoded answer. Raises MeshError."""
+        try:
+            reply = await self._channel(address).call(f"{SERVICE}/{method}", request.SerializeToString())
+        except CallError as error:
+            raise RuntimeDownError(f"instance at {address}: {error}") from error
+        return reply.message
+
+    def _channel(self, address: str) -> Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = self._connect(address)
+        return channel
 
     def forget(self, address: str) -> None:
         """Gives up the connection to an instance that is gone, and what it was asked for."""

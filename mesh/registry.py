@@ -15,7 +15,7 @@ import structlog
 from mesh.errors import ModelNotFoundError, RegistryUnavailableError
 from mesh.limits import MAX_ID_BYTES
 from mesh.writer import RecordWriter
-from store.base import MAX_BATCH_TXNS, Compare, Delete, Put, Store
+from store.base import MAX_BATCH_TXNS, Compare, Delete, Put, Store, TxnResult
 from store.errors import StoreError
 from store.keys import Keyspace
 from store.records import (
@@ -115,8 +115,12 @@ class Registry:
 
     def is_leader(self) -> bool:
         """Whether housekeeping is this instance's job: it is the one that has been there longest."""
+        return self.leader() == self.instance_id
+
+    def leader(self) -> str:
+        """The instance that does the housekeeping; empty where there is none."""
         rows = [(row.create_revision, id_) for id_, row in self.instances.items() if not row.value.shutdown]
-        return bool(rows) and min(rows)[1] == self.instance_id
+        return min(rows)[1] if rows else ""
 
     def holdings(self, instance_id: str) -> frozenset[str]:
         """Models of which records name an instance, as holder of a copy or of a failure."""
@@ -219,9 +223,20 @@ class Registry:
                 for operation in operations:
                     if operation.key.startswith(table.prefix):
                         table.adopt(operation, result.revision)
-            else:
+            elif not await self._restored(table, result):
                 table.learn(result.current, result.revision)
         return result.succeeded
+
+    async def _restored(self, table: Table[Any], result: TxnResult) -> bool:
+        """Whether rows were missing because the store has lost its content; they are there again then."""
+        missing = any(
+            kv is None and key.startswith(table.prefix) and key.removeprefix(table.prefix) in table
+            for key, kv in result.current.items()
+        )
+        try:
+            return missing and await table.restored()
+        except StoreError as error:
+            raise RegistryUnavailableError(f"the registry is not available: {error}") from error
 
     async def _look_up(self, table: Table[R], id_: str) -> Entry[R] | None:
         key = table.key(id_)

@@ -11,10 +11,11 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import grpc
 import structlog
-from grpc import StatusCode
+from grpc import ChannelConnectivity, StatusCode
 
 from api.proto.model_runtime_pb2 import (
     LoadModelRequest,
@@ -27,7 +28,7 @@ from api.proto.model_runtime_pb2 import (
     RuntimeStatusResponse,
     UnloadModelRequest,
 )
-from mesh.bytes import BytePath, CallError
+from mesh.bytes import BytePath, CallError, Metadata, Reply
 from mesh.errors import LoadFailedError, RuntimeDownError
 from store.records import Resources
 
@@ -37,7 +38,14 @@ STATUS_TIMEOUT_SECONDS = 10.0
 PREDICT_TIMEOUT_SECONDS = 0.5
 SIZE_TIMEOUT_SECONDS = 30.0
 UNLOAD_TIMEOUT_SECONDS = 120.0
+HOLDS_TIMEOUT_SECONDS = 10.0
 PROBE_TIMEOUT_SECONDS = 1.0
+CONNECTION_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),  # it is there to be silent
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
 SESSION_KEY = "mm-session"
 PATIENCE_LOG_SECONDS = 30.0
 """A server that is not ready is logged this often."""
@@ -78,6 +86,8 @@ class Runtime:
         self._predicts = True
         self._session = secrets.token_hex(8)
         self.knows_session = False
+        self.silent = 0
+        """Questions in a row that the server has not answered in time."""
 
     async def ready(self) -> RuntimeTerms:
         """Waits until the server is ready, and thus empty."""
@@ -118,6 +128,26 @@ class Runtime:
         except CallError:
             return await self.alive()
         return bool(answer.status == RuntimeStatusResponse.READY)
+
+    async def disconnected(self) -> None:
+        """Connects, and waits until the server ends that connection, as one does that ends itself."""
+        target = self._target.removeprefix("tcp:")
+        async with grpc.aio.insecure_channel(target, options=CONNECTION_OPTIONS) as channel:
+            state = channel.get_state(try_to_connect=True)
+            connected = False
+            while not connected or state is ChannelConnectivity.READY:
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=not connected)
+                connected = connected or state is ChannelConnectivity.READY
+
+    async def holds(self, model_id: str) -> bool | None:
+        """Whether the server has a model that it has loaded; None where it does not say."""
+        request = ModelSizeRequest(modelId=model_id)
+        try:
+            await self._ask("modelSize", request.SerializeToString(), HOLDS_TIMEOUT_SECONDS)
+        except CallError as error:
+            return False if error.code is StatusCode.NOT_FOUND else None
+        return True
 
     async def load(self, info: ModelInfo, timeout_seconds: float) -> Resources:
         """Loads a model and returns its size; a zero size means that the server does not know.
@@ -178,14 +208,27 @@ class Runtime:
             raise LoadFailedError(error.code, error.details) from error
 
     async def _status(self) -> RuntimeStatusResponse:
-        reply = await self._channel.call(
-            f"{SERVICE}/runtimeStatus",
+        reply = await self._ask(
+            "runtimeStatus",
             RuntimeStatusRequest().SerializeToString(),
-            timeout_seconds=STATUS_TIMEOUT_SECONDS,
-            metadata=((SESSION_KEY, self._session),),
+            STATUS_TIMEOUT_SECONDS,
+            ((SESSION_KEY, self._session),),
         )
         self.knows_session = reply.metadata(SESSION_KEY) == self._session
         return RuntimeStatusResponse.FromString(reply.message)
+
+    async def _ask(
+        self, method: str, message: bytes, timeout_seconds: float, metadata: Metadata = ()
+    ) -> Reply:
+        try:
+            reply = await self._channel.call(
+                f"{SERVICE}/{method}", message, timeout_seconds=timeout_seconds, metadata=metadata
+            )
+        except CallError as error:
+            self.silent = self.silent + 1 if error.code is StatusCode.DEADLINE_EXCEEDED else 0
+            raise
+        self.silent = 0
+        return reply
 
     async def _measure(self, model_id: str) -> Resources:
         request = ModelSizeRequest(modelId=model_id)

@@ -5,14 +5,15 @@ matter, for nobody holds a copy that is missing.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 import structlog
 
-from mesh import copies, scaling
+from mesh import copies, repair, scaling
 from mesh.ensure import Ensurer
-from mesh.errors import MeshError
+from mesh.errors import MeshError, RegistryUnavailableError
+from mesh.journal import Journal
 from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.registry import Registry
@@ -26,6 +27,10 @@ KEEP_SECONDS = 5.0
 """How often surplus copies are looked for, fuller instances hand copies over, and missing ones are made."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 10.0, 300.0
 """Pauses before a copy that could not be had is tried again."""
+IN_USE_MS = 3_600_000
+"""What was used so lately is loaded again at once when its copy is lost."""
+BACK_AT_A_TIME = 8
+TOO_FEW = "it has fewer copies than it shall have"
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +53,7 @@ class Scaler:
         *,
         terms: ScalingTerms,
         metrics: PolicyMetrics,
+        journal: Journal,
         now: Clock,
     ) -> None:
         self.usage = Usage(terms)
@@ -56,6 +62,7 @@ class Scaler:
         self._ensurer = ensurer
         self._terms = terms
         self._metrics = metrics
+        self._journal = journal
         self._now = now
         self._own_id = registry.instance_id
         self._looked = now()
@@ -65,6 +72,8 @@ class Scaler:
         self._adding: dict[str, asyncio.Task[None]] = {}
         self._resting: dict[str, tuple[int, float]] = {}
         """Model id -> (when more copies may be tried again, in ms since 1970; pause in seconds)."""
+        self._returning: set[asyncio.Task[None]] = set()
+        self._closing = False
         registry.models.subscribe(self._on_model)
 
     def is_going(self, model_id: str) -> bool:
@@ -80,12 +89,13 @@ class Scaler:
                 tasks.create_task(self._every(SPREAD_SECONDS, self.spread))
                 tasks.create_task(self._every(KEEP_SECONDS, self.keep))
         finally:
-            for task in self._adding.values():
+            self._closing = True
+            for task in (*self._adding.values(), *self._returning):
                 task.cancel()
 
     async def settled(self) -> None:
-        """Waits for the copies that are being added."""
-        await asyncio.gather(*self._adding.values())
+        """Waits for the copies that are being added or loaded again."""
+        await asyncio.gather(*self._adding.values(), *self._returning)
 
     async def grow(self) -> None:
         """Begins to add copies of what is in use here."""
@@ -112,7 +122,7 @@ class Scaler:
             )
             if more:
                 self._metrics.scaling.labels(more.reason.name).inc(more.count)
-                self._add(model_id, more.count, more.last_used, more.excluded, more.reason.name)
+                self._add(model_id, more.count, more.last_used, more.excluded, more.reason.value)
 
     async def keep(self) -> None:
         """On the leader: begins to add the copies that models shall always have."""
@@ -125,8 +135,12 @@ class Scaler:
             suitable = self._ensurer.suitable(record.type)
             live = sum(candidate.instance_id in record.instances for candidate in suitable)
             missing = min(record.min_copies, len(suitable)) - live
+            if missing <= 0 and record.shortfall:
+                self._registry.post(model_id, copies.short(""))
             if missing > 0:
-                self._add(model_id, missing, record.last_used, frozenset(), "MIN_COPIES")
+                self._add(
+                    model_id, missing, record.last_used, frozenset(), "it has fewer copies than it shall have"
+                )
 
     async def shrink(self) -> None:
         """Gives up copies that are not needed where memory is short. Raises RegistryUnavailableError."""
@@ -141,7 +155,7 @@ class Scaler:
                 now=self._now(),
             )
             for model_id, reason in going:
-                if await self.give_up(model_id):
+                if await self.give_up(model_id, reason.value):
                     log.info("copy given up", model=model_id, reason=reason.name)
                     self._metrics.scaling.labels(reason.name).inc()
 
@@ -157,7 +171,41 @@ class Scaler:
             for model_id in moves.models:
                 await self._hand_over(model_id, others)
 
-    async def give_up(self, model_id: str) -> bool:
+    def bring_back(self, lost: Iterable[tuple[str, int]]) -> None:
+        """Begins to load again models that were lost, with their last use, of those that are in use."""
+        since = self._now() - IN_USE_MS
+        wanted = [(last_used, model_id) for model_id, last_used in lost if last_used >= since]
+        if wanted and not self._closing:
+            log.info("loading again what was lost", models=len(wanted))
+            task = asyncio.create_task(self._bring_back(sorted(wanted, reverse=True)), name="bring back")
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+
+    def bring_back_from(self, instance_id: str) -> None:
+        """Begins to load again what only an instance had that has died."""
+        lost = []
+        for model_id in self._registry.holdings(instance_id):
+            record = self._registry.peek(model_id)
+            if record and instance_id in record.loaded:
+                # The record's last use is behind by as much as it may be.
+                lost.append((model_id, min(record.last_used + repair.STALE_USE_MS, self._now())))
+        self.bring_back(lost)
+
+    async def _bring_back(self, wanted: list[tuple[int, str]]) -> None:
+        pending = iter(wanted)
+
+        async def work() -> None:
+            for last_used, model_id in pending:
+                try:
+                    await self._ensurer.ensure(model_id, last_used=last_used, urgent=False)
+                except MeshError as error:
+                    log.info("not loaded again", model=model_id, error=str(error))
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(BACK_AT_A_TIME, len(wanted))):
+                tasks.create_task(work())
+
+    async def give_up(self, model_id: str, why: str) -> bool:
         """Takes the copy of this instance away, if another one can serve.
 
         Raises RegistryUnavailableError.
@@ -176,7 +224,7 @@ class Scaler:
         try:
             await self._registry.update(model_id, change)
             if gone:
-                self._loader.unload(model_id)
+                self._loader.unload(model_id, why=why)
         finally:
             self._going.discard(model_id)
         return gone
@@ -190,7 +238,7 @@ class Scaler:
         except MeshError as error:
             log.info("copy not handed over", model=model_id, error=str(error))
             return
-        if await self.give_up(model_id):
+        if await self.give_up(model_id, "it was handed to an emptier instance"):
             log.info("copy handed over", model=model_id)
             self._metrics.scaling.labels("SPREAD").inc()
 
@@ -213,6 +261,7 @@ class Scaler:
 
     def _add(self, model_id: str, count: int, last_used: int, excluded: frozenset[str], reason: str) -> None:
         log.info("adding copies", model=model_id, count=count, reason=reason)
+        self._journal.note(model_id, f"{count} more wanted", reason)
         task = asyncio.create_task(
             self._add_copies(model_id, count, last_used, excluded), name=f"add copies of {model_id}"
         )
@@ -227,6 +276,8 @@ class Scaler:
             pause = min(2 * pause, LONGEST_RETRY_SECONDS)
             self._resting[model_id] = (self._now() + round(pause * 1000), pause)
             log.info("no further copy", model=model_id, error=str(error))
+            if model_id in self._kept and not isinstance(error, RegistryUnavailableError):
+                self._registry.post(model_id, copies.short(str(error)))
         else:
             self._resting.pop(model_id, None)
 

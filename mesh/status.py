@@ -43,7 +43,9 @@ class StatusReporter:
         else:
             if error := self._no_home(record.type):
                 return ModelStatusInfo(status=ModelStatusInfo.LOADING_FAILED, errors=[str(error)])
-            status = ModelStatusInfo.LOADING if self._is_wanted(model_id) else ModelStatusInfo.NOT_LOADED
+            status = ModelStatusInfo.LOADING_FAILED if record.shortfall else ModelStatusInfo.NOT_LOADED
+            if self._is_wanted(model_id):
+                status = ModelStatusInfo.LOADING
         return ModelStatusInfo(status=status, errors=errors, modelCopyInfos=infos)
 
     def vmodel(self, vmodel_id: str, owner: str = "") -> VModelStatusInfo:
@@ -93,8 +95,9 @@ class StatusReporter:
 
     def _errors(self, record: ModelRecord) -> list[str]:
         """Texts of failures, the newest first; those of a model that is tried again stay until it loads."""
+        short = [f"fewer copies than wanted: {record.shortfall}"] if record.shortfall else []
         if record.loaded and not record.failed:
-            return []
+            return short
         ids = sorted(record.failures, key=lambda id_: -record.failed.get(id_, 0))
         texts = [record.failures[id_].msg for id_ in ids if self._registry.live(id_)]
-        return list(dict.fromkeys(texts))
+        return list(dict.fromkeys(texts + short))

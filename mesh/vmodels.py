@@ -23,6 +23,7 @@ from mesh.errors import (
     VModelNotFoundError,
 )
 from mesh.limits import check_sizes
+from mesh.policy import Policy
 from mesh.registry import Registry
 from mesh.writer import MAX_CONFLICTS
 from store.records import ModelRecord, VModelRecord
@@ -68,6 +69,7 @@ class SetVModel:
     load_now: bool = False
     force: bool = False
     sync: bool = False
+    policy: Policy | None = None
 
 
 class VModels:
@@ -266,7 +268,12 @@ class VModels:
             new = references.retargeted(current, request.target, force=request.force, at_once=at_once)
             if new.target != current.target and (active := self._registry.peek(current.active)):
                 target = replace(target, last_used=max(target.last_used, active.last_used))
-        return new, self._recounted(current, new, {request.target: target}, lost=lost)
+        models = self._recounted(current, new, {request.target: target}, lost=lost)
+        if request.policy and (record := models.get(request.target, target)):
+            changed = request.policy.applied(record)
+            if changed != target or request.target in models:
+                models[request.target] = changed
+        return new, models
 
     def _new_model(self, request: SetVModel, existing: ModelRecord | None) -> ModelRecord:
         if existing is not None:

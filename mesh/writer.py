@@ -5,7 +5,7 @@ transaction, each with its own comparison; changes of one model that wait togeth
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -129,12 +129,32 @@ class RecordWriter:
             raise
         finally:
             self._flying = frozenset()
+        restored = await self._restored(taken, results)
         for (model_id, (waiting, steps)), txn, result in zip(taken.items(), txns, results, strict=True):
             if isinstance(result, TxnResult):
+                if restored and not result.succeeded:
+                    self._waiting[model_id] = waiting + self._waiting.get(model_id, [])
+                    self._urgent.set()
+                    continue
                 self._learn(model_id, waiting, steps, txn, result)
             else:
                 self._conflicts.pop(model_id, None)
                 _fail(waiting, RegistryUnavailableError(f"the registry is not available: {result}"))
+
+    async def _restored(self, model_ids: Iterable[str], results: Iterable[TxnResult | Exception]) -> bool:
+        """Whether records were missing because the store has lost its content; they are there again then."""
+        missing = any(
+            isinstance(result, TxnResult)
+            and not result.succeeded
+            and self._shown(model_id)
+            and result.current.get(self._models.key(model_id)) is None
+            for model_id, result in zip(model_ids, results, strict=True)
+        )
+        try:
+            return missing and await self._models.restored()
+        except StoreError as error:
+            log.warning("registry not read again", error=str(error))
+            return True
 
     async def _send(self, txns: list[Txn]) -> list[TxnResult | Exception]:
         """Results, or why there is none: what the store refuses does not take along what it would accept."""

@@ -70,6 +70,9 @@ class ModelRecord(
         "last_unload": "lul",
         "min_copies": "minCopies",
         "max_copies": "maxCopies",
+        "pinned": "pin",
+        "priority": "prio",
+        "shortfall": "short",
     },
 ):
     """One model and its copies."""
@@ -102,6 +105,8 @@ class ModelRecord(
     """Its copies are never evicted."""
     priority: int = 0
     """Copies of models with a lower one are evicted first."""
+    shortfall: str = ""
+    """Why it has fewer copies than it shall have; empty where it has them."""
 
 
 class InstanceRecord(

@@ -136,11 +136,21 @@ class Table(Generic[T]):
     async def fetch(self, id_: str) -> Entry[T] | None:
         """Reads one row from the store itself, and mirrors it."""
         kv = await self._store.get(self.key(id_))
-        if kv is None:
-            self._remove(id_, self._revision)
-        else:
+        if kv:
             self._observe(kv)
+        elif id_ not in self._rows or not await self.restored():
+            self._remove(id_, self._revision)
         return self._rows.get(id_)
+
+    async def restored(self) -> bool:
+        """To be asked where a known row is missing: whether the store has lost its content.
+
+        If so the rows are written again, and it was no deletion. Raises StoreError.
+        """
+        if self._read_epoch is None or not self._epoch or self._epoch == await self._read_epoch():
+            return False
+        await self.start()
+        return True
 
     def revision_of(self, id_: str) -> int:
         """What a comparison must expect of this row: 0 where it does not exist; a corrupt row has one too."""

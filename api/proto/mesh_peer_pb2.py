@@ -22,19 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from api.proto import model_mesh_pb2 as api_dot_proto_dot_model__mesh__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61pi/proto/mesh_peer.proto\x12\x12modelmesh.internal\"o\n\x0bLoadRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x04\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\x12\x18\n\x0bpatience_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_patience_ms\"\x1f\n\tLoadReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x32P\n\x04Peer\x12H\n\x04Load\x12\x1f.modelmesh.internal.LoadRequest\x1a\x1d.modelmesh.internal.LoadReply\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61pi/proto/mesh_peer.proto\x12\x12modelmesh.internal\x1a\x1a\x61pi/proto/model_mesh.proto\"o\n\x0bLoadRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x04\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\x12\x18\n\x0bpatience_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_patience_ms\"\x1f\n\tLoadReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"!\n\rRecallRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"0\n\x0bRecallReply\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.mmesh.ModelEvent\"\x11\n\x0f\x44\x65scribeRequest2\xef\x01\n\x04Peer\x12H\n\x04Load\x12\x1f.modelmesh.internal.LoadRequest\x1a\x1d.modelmesh.internal.LoadReply\"\x00\x12N\n\x06Recall\x12!.modelmesh.internal.RecallRequest\x1a\x1f.modelmesh.internal.RecallReply\"\x00\x12M\n\x08\x44\x65scribe\x12#.modelmesh.internal.DescribeRequest\x1a\x1a.mmesh.InstanceExplanation\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'api.proto.mesh_peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADREQUEST']._serialized_start=49
-  _globals['_LOADREQUEST']._serialized_end=160
-  _globals['_LOADREPLY']._serialized_start=162
-  _globals['_LOADREPLY']._serialized_end=193
-  _globals['_PEER']._serialized_start=195
-  _globals['_PEER']._serialized_end=275
+  _globals['_LOADREQUEST']._serialized_start=77
+  _globals['_LOADREQUEST']._serialized_end=188
+  _globals['_LOADREPLY']._serialized_start=190
+  _globals['_LOADREPLY']._serialized_end=221
+  _globals['_RECALLREQUEST']._serialized_start=223
+  _globals['_RECALLREQUEST']._serialized_end=256
+  _globals['_RECALLREPLY']._serialized_start=258
+  _globals['_RECALLREPLY']._serialized_end=306
+  _globals['_DESCRIBEREQUEST']._serialized_start=308
+  _globals['_DESCRIBEREQUEST']._serialized_end=325
+  _globals['_PEER']._serialized_start=328
+  _globals['_PEER']._serialized_end=567
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from api.proto import mesh_peer_pb2 as api_dot_proto_dot_mesh__peer__pb2
+from api.proto import model_mesh_pb2 as api_dot_proto_dot_model__mesh__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -39,6 +40,16 @@ class PeerStub:
                 request_serializer=api_dot_proto_dot_mesh__peer__pb2.LoadRequest.SerializeToString,
                 response_deserializer=api_dot_proto_dot_mesh__peer__pb2.LoadReply.FromString,
                 _registered_method=True)
+        self.Recall = channel.unary_unary(
+                '/modelmesh.internal.Peer/Recall',
+                request_serializer=api_dot_proto_dot_mesh__peer__pb2.RecallRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_mesh__peer__pb2.RecallReply.FromString,
+                _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/modelmesh.internal.Peer/Describe',
+                request_serializer=api_dot_proto_dot_mesh__peer__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.FromString,
+                _registered_method=True)
 
 
 class PeerServicer:
@@ -51,6 +62,20 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recall(self, request, context):
+        """What an instance remembers of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Describe(self, request, context):
+        """What an instance holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +83,16 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Load,
                     request_deserializer=api_dot_proto_dot_mesh__peer__pb2.LoadRequest.FromString,
                     response_serializer=api_dot_proto_dot_mesh__peer__pb2.LoadReply.SerializeToString,
+            ),
+            'Recall': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recall,
+                    request_deserializer=api_dot_proto_dot_mesh__peer__pb2.RecallRequest.FromString,
+                    response_serializer=api_dot_proto_dot_mesh__peer__pb2.RecallReply.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=api_dot_proto_dot_mesh__peer__pb2.DescribeRequest.FromString,
+                    response_serializer=api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +122,60 @@ class Peer:
             '/modelmesh.internal.Peer/Load',
             api_dot_proto_dot_mesh__peer__pb2.LoadRequest.SerializeToString,
             api_dot_proto_dot_mesh__peer__pb2.LoadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelmesh.internal.Peer/Recall',
+            api_dot_proto_dot_mesh__peer__pb2.RecallRequest.SerializeToString,
+            api_dot_proto_dot_mesh__peer__pb2.RecallReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelmesh.internal.Peer/Describe',
+            api_dot_proto_dot_mesh__peer__pb2.DescribeRequest.SerializeToString,
+            api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.FromString,
             options,
             channel_credentials,
             insecure,

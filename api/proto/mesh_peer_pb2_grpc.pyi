@@ -4,6 +4,7 @@ isort:skip_file
 What mesh instances of one mesh ask of each other on port 8080. Internal: it may change with any release."""
 
 from api.proto import mesh_peer_pb2 as _mesh_peer_pb2
+from api.proto import model_mesh_pb2 as _model_mesh_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -33,12 +34,20 @@ class PeerStub:
     def __new__(cls, channel: _aio.Channel) -> PeerAsyncStub: ...
     Load: _grpc.UnaryUnaryMultiCallable[_mesh_peer_pb2.LoadRequest, _mesh_peer_pb2.LoadReply]
     """Asks an instance to load a model itself (it never forwards); answers when the load has ended."""
+    Recall: _grpc.UnaryUnaryMultiCallable[_mesh_peer_pb2.RecallRequest, _mesh_peer_pb2.RecallReply]
+    """What an instance remembers of a model."""
+    Describe: _grpc.UnaryUnaryMultiCallable[_mesh_peer_pb2.DescribeRequest, _model_mesh_pb2.InstanceExplanation]
+    """What an instance holds."""
 
 @_typing.type_check_only
 class PeerAsyncStub(PeerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Load: _aio.UnaryUnaryMultiCallable[_mesh_peer_pb2.LoadRequest, _mesh_peer_pb2.LoadReply]  # type: ignore[assignment]
     """Asks an instance to load a model itself (it never forwards); answers when the load has ended."""
+    Recall: _aio.UnaryUnaryMultiCallable[_mesh_peer_pb2.RecallRequest, _mesh_peer_pb2.RecallReply]  # type: ignore[assignment]
+    """What an instance remembers of a model."""
+    Describe: _aio.UnaryUnaryMultiCallable[_mesh_peer_pb2.DescribeRequest, _model_mesh_pb2.InstanceExplanation]  # type: ignore[assignment]
+    """What an instance holds."""
 
 class PeerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +57,21 @@ class PeerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mesh_peer_pb2.LoadReply, _abc.Awaitable[_mesh_peer_pb2.LoadReply]]:
         """Asks an instance to load a model itself (it never forwards); answers when the load has ended."""
+
+    @_abc_1.abstractmethod
+    def Recall(
+        self,
+        request: _mesh_peer_pb2.RecallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mesh_peer_pb2.RecallReply, _abc.Awaitable[_mesh_peer_pb2.RecallReply]]:
+        """What an instance remembers of a model."""
+
+    @_abc_1.abstractmethod
+    def Describe(
+        self,
+        request: _mesh_peer_pb2.DescribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_mesh_pb2.InstanceExplanation, _abc.Awaitable[_model_mesh_pb2.InstanceExplanation]]:
+        """What an instance holds."""
 
 def add_PeerServicer_to_server(servicer: PeerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -57,6 +57,7 @@ class RegisterModelRequest(_message.Message):
     LOADNOW_FIELD_NUMBER: _builtins.int
     SYNC_FIELD_NUMBER: _builtins.int
     LASTUSEDTIME_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     modelId: _builtins.str
     loadNow: _builtins.bool
     sync: _builtins.bool
@@ -65,6 +66,10 @@ class RegisterModelRequest(_message.Message):
     """Milliseconds since 1970; 0: now less one hour (loadNow) or six hours."""
     @_builtins.property
     def modelInfo(self) -> Global___ModelInfo: ...
+    @_builtins.property
+    def policy(self) -> Global___ModelPolicy:
+        """Replaces what was set before; absent: leaves it."""
+
     def __init__(
         self,
         *,
@@ -73,14 +78,49 @@ class RegisterModelRequest(_message.Message):
         loadNow: _builtins.bool = ...,
         sync: _builtins.bool = ...,
         lastUsedTime: _builtins.int = ...,
+        policy: Global___ModelPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["modelInfo", b"modelInfo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modelInfo", b"modelInfo", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lastUsedTime", b"lastUsedTime", "loadNow", b"loadNow", "modelId", b"modelId", "modelInfo", b"modelInfo", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lastUsedTime", b"lastUsedTime", "loadNow", b"loadNow", "modelId", b"modelId", "modelInfo", b"modelInfo", "policy", b"policy", "sync", b"sync"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterModelRequest: _TypeAlias = RegisterModelRequest  # noqa: Y015
+
+@_typing.final
+class ModelPolicy(_message.Message):
+    """What a model's owner wants beyond what the mesh does by itself. Not of the original."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINCOPIES_FIELD_NUMBER: _builtins.int
+    MAXCOPIES_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    minCopies: _builtins.int
+    """Copies that there shall always be, as far as there are instances for them; a pinned model has one at least."""
+    maxCopies: _builtins.int
+    """Copies that there shall be at most; 0: as many as are useful."""
+    pinned: _builtins.bool
+    """Copies are never evicted."""
+    priority: _builtins.int
+    """Copies of models with a lower one are evicted first; usually 0."""
+    def __init__(
+        self,
+        *,
+        minCopies: _builtins.int = ...,
+        maxCopies: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maxCopies", b"maxCopies", "minCopies", b"minCopies", "pinned", b"pinned", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPolicy: _TypeAlias = ModelPolicy  # noqa: Y015
 
 @_typing.final
 class UnregisterModelRequest(_message.Message):
@@ -307,6 +347,7 @@ class SetVModelRequest(_message.Message):
     SYNC_FIELD_NUMBER: _builtins.int
     EXPECTEDTARGETMODELID_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     vModelId: _builtins.str
     targetModelId: _builtins.str
     updateOnly: _builtins.bool
@@ -324,6 +365,10 @@ class SetVModelRequest(_message.Message):
     def modelInfo(self) -> Global___ModelInfo:
         """Registers the target where it does not exist yet."""
 
+    @_builtins.property
+    def policy(self) -> Global___ModelPolicy:
+        """Of the target model: replaces what was set before; absent: leaves it."""
+
     def __init__(
         self,
         *,
@@ -337,10 +382,11 @@ class SetVModelRequest(_message.Message):
         sync: _builtins.bool = ...,
         expectedTargetModelId: _builtins.str = ...,
         owner: _builtins.str = ...,
+        policy: Global___ModelPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["modelInfo", b"modelInfo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modelInfo", b"modelInfo", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoDeleteTargetModel", b"autoDeleteTargetModel", "expectedTargetModelId", b"expectedTargetModelId", "force", b"force", "loadNow", b"loadNow", "modelInfo", b"modelInfo", "owner", b"owner", "sync", b"sync", "targetModelId", b"targetModelId", "updateOnly", b"updateOnly", "vModelId", b"vModelId"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoDeleteTargetModel", b"autoDeleteTargetModel", "expectedTargetModelId", b"expectedTargetModelId", "force", b"force", "loadNow", b"loadNow", "modelInfo", b"modelInfo", "owner", b"owner", "policy", b"policy", "sync", b"sync", "targetModelId", b"targetModelId", "updateOnly", b"updateOnly", "vModelId", b"vModelId"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,3 +450,311 @@ class GetVModelStatusRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetVModelStatusRequest: _TypeAlias = GetVModelStatusRequest  # noqa: Y015
+
+@_typing.final
+class ExplainModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of a model or, if there is none of that name, of a vmodel."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainModelRequest: _TypeAlias = ExplainModelRequest  # noqa: Y015
+
+@_typing.final
+class ModelEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    time: _builtins.int
+    """Milliseconds since 1970."""
+    location: _builtins.str
+    """The instance that tells it."""
+    what: _builtins.str
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        time: _builtins.int = ...,
+        location: _builtins.str = ...,
+        what: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "time", b"time", "what", b"what", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelEvent: _TypeAlias = ModelEvent  # noqa: Y015
+
+@_typing.final
+class ModelExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    MODELID_FIELD_NUMBER: _builtins.int
+    VMODELID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    LASTUSED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """What there is to say in one line."""
+    modelId: _builtins.str
+    vModelId: _builtins.str
+    """The vmodel that was asked for; empty where it was a model."""
+    type: _builtins.str
+    size: _builtins.int
+    """Bytes; 0 where nobody has loaded the model yet."""
+    lastUsed: _builtins.int
+    """Milliseconds since 1970, as far as the registry knows."""
+    placement: _builtins.str
+    """Where a copy would be loaded if somebody asked now; empty: nowhere, or none is needed."""
+    reason: _builtins.str
+    """Why there, or why nowhere."""
+    remedy: _builtins.str
+    """What would have to change so that it can be loaded; empty where nothing has to."""
+    @_builtins.property
+    def status(self) -> Global___ModelStatusInfo: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelEvent]:
+        """What the instances remember, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        summary: _builtins.str = ...,
+        modelId: _builtins.str = ...,
+        vModelId: _builtins.str = ...,
+        type: _builtins.str = ...,
+        size: _builtins.int = ...,
+        lastUsed: _builtins.int = ...,
+        status: Global___ModelStatusInfo | None = ...,
+        placement: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        events: _abc.Iterable[Global___ModelEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "lastUsed", b"lastUsed", "modelId", b"modelId", "placement", b"placement", "reason", b"reason", "remedy", b"remedy", "size", b"size", "status", b"status", "summary", b"summary", "type", b"type", "vModelId", b"vModelId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelExplanation: _TypeAlias = ModelExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainInstanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCEID_FIELD_NUMBER: _builtins.int
+    instanceId: _builtins.str
+    """Instance id; empty: the one that is asked."""
+    def __init__(
+        self,
+        *,
+        instanceId: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instanceId", b"instanceId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainInstanceRequest: _TypeAlias = ExplainInstanceRequest  # noqa: Y015
+
+@_typing.final
+class InstanceInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCEID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    LOADING_FIELD_NUMBER: _builtins.int
+    LOADSLOTS_FIELD_NUMBER: _builtins.int
+    RPM_FIELD_NUMBER: _builtins.int
+    OLDESTUSE_FIELD_NUMBER: _builtins.int
+    instanceId: _builtins.str
+    address: _builtins.str
+    node: _builtins.str
+    zone: _builtins.str
+    version: _builtins.str
+    ready: _builtins.bool
+    leaving: _builtins.bool
+    leader: _builtins.bool
+    capacity: _builtins.int
+    """Bytes."""
+    used: _builtins.int
+    copies: _builtins.int
+    loading: _builtins.int
+    """Loads queued, waiting or running, and how many run at a time."""
+    loadSlots: _builtins.int
+    rpm: _builtins.int
+    """Requests a minute."""
+    oldestUse: _builtins.int
+    """Last use of the oldest copy, milliseconds since 1970; 0 where there is none."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        instanceId: _builtins.str = ...,
+        address: _builtins.str = ...,
+        node: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
+        leader: _builtins.bool = ...,
+        capacity: _builtins.int = ...,
+        used: _builtins.int = ...,
+        copies: _builtins.int = ...,
+        loading: _builtins.int = ...,
+        loadSlots: _builtins.int = ...,
+        rpm: _builtins.int = ...,
+        oldestUse: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "copies", b"copies", "instanceId", b"instanceId", "labels", b"labels", "leader", b"leader", "leaving", b"leaving", "loadSlots", b"loadSlots", "loading", b"loading", "node", b"node", "oldestUse", b"oldestUse", "ready", b"ready", "rpm", b"rpm", "used", b"used", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
+
+@_typing.final
+class InstanceExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeldModel(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODELID_FIELD_NUMBER: _builtins.int
+        PHASE_FIELD_NUMBER: _builtins.int
+        SIZE_FIELD_NUMBER: _builtins.int
+        LASTUSED_FIELD_NUMBER: _builtins.int
+        RPM_FIELD_NUMBER: _builtins.int
+        PINNED_FIELD_NUMBER: _builtins.int
+        PRIORITY_FIELD_NUMBER: _builtins.int
+        modelId: _builtins.str
+        phase: _builtins.str
+        """waiting, loading or loaded"""
+        size: _builtins.int
+        lastUsed: _builtins.int
+        rpm: _builtins.int
+        pinned: _builtins.bool
+        priority: _builtins.int
+        def __init__(
+            self,
+            *,
+            modelId: _builtins.str = ...,
+            phase: _builtins.str = ...,
+            size: _builtins.int = ...,
+            lastUsed: _builtins.int = ...,
+            rpm: _builtins.int = ...,
+            pinned: _builtins.bool = ...,
+            priority: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["lastUsed", b"lastUsed", "modelId", b"modelId", "phase", b"phase", "pinned", b"pinned", "priority", b"priority", "rpm", b"rpm", "size", b"size"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instance(self) -> Global___InstanceInfo: ...
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceExplanation.HeldModel]:
+        """The one that would be evicted first comes first."""
+
+    def __init__(
+        self,
+        *,
+        instance: Global___InstanceInfo | None = ...,
+        models: _abc.Iterable[Global___InstanceExplanation.HeldModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceExplanation: _TypeAlias = InstanceExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainMeshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainMeshRequest: _TypeAlias = ExplainMeshRequest  # noqa: Y015
+
+@_typing.final
+class MeshExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    VMODELS_FIELD_NUMBER: _builtins.int
+    registered: _builtins.int
+    loaded: _builtins.int
+    failed: _builtins.int
+    vModels: _builtins.int
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]: ...
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
+        registered: _builtins.int = ...,
+        loaded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        vModels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "instances", b"instances", "loaded", b"loaded", "registered", b"registered", "vModels", b"vModels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeshExplanation: _TypeAlias = MeshExplanation  # noqa: Y015

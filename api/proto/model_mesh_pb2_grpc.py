@@ -69,6 +69,21 @@ class ModelMeshStub:
                 request_serializer=api_dot_proto_dot_model__mesh__pb2.GetVModelStatusRequest.SerializeToString,
                 response_deserializer=api_dot_proto_dot_model__mesh__pb2.VModelStatusInfo.FromString,
                 _registered_method=True)
+        self.explainModel = channel.unary_unary(
+                '/mmesh.ModelMesh/explainModel',
+                request_serializer=api_dot_proto_dot_model__mesh__pb2.ExplainModelRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_model__mesh__pb2.ModelExplanation.FromString,
+                _registered_method=True)
+        self.explainInstance = channel.unary_unary(
+                '/mmesh.ModelMesh/explainInstance',
+                request_serializer=api_dot_proto_dot_model__mesh__pb2.ExplainInstanceRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.FromString,
+                _registered_method=True)
+        self.explainMesh = channel.unary_unary(
+                '/mmesh.ModelMesh/explainMesh',
+                request_serializer=api_dot_proto_dot_model__mesh__pb2.ExplainMeshRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_model__mesh__pb2.MeshExplanation.FromString,
+                _registered_method=True)
 
 
 class ModelMeshServicer:
@@ -122,6 +137,27 @@ class ModelMeshServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def explainModel(self, request, context):
+        """Not of the original: where a model is and why, what happened to it, and where a copy would go now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def explainInstance(self, request, context):
+        """Not of the original: what an instance holds, in the order of eviction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def explainMesh(self, request, context):
+        """Not of the original: the instances of the mesh, and how many models there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelMeshServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +195,21 @@ def add_ModelMeshServicer_to_server(servicer, server):
                     servicer.getVModelStatus,
                     request_deserializer=api_dot_proto_dot_model__mesh__pb2.GetVModelStatusRequest.FromString,
                     response_serializer=api_dot_proto_dot_model__mesh__pb2.VModelStatusInfo.SerializeToString,
+            ),
+            'explainModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.explainModel,
+                    request_deserializer=api_dot_proto_dot_model__mesh__pb2.ExplainModelRequest.FromString,
+                    response_serializer=api_dot_proto_dot_model__mesh__pb2.ModelExplanation.SerializeToString,
+            ),
+            'explainInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.explainInstance,
+                    request_deserializer=api_dot_proto_dot_model__mesh__pb2.ExplainInstanceRequest.FromString,
+                    response_serializer=api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.SerializeToString,
+            ),
+            'explainMesh': grpc.unary_unary_rpc_method_handler(
+                    servicer.explainMesh,
+                    request_deserializer=api_dot_proto_dot_model__mesh__pb2.ExplainMeshRequest.FromString,
+                    response_serializer=api_dot_proto_dot_model__mesh__pb2.MeshExplanation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +401,87 @@ class ModelMesh:
             '/mmesh.ModelMesh/getVModelStatus',
             api_dot_proto_dot_model__mesh__pb2.GetVModelStatusRequest.SerializeToString,
             api_dot_proto_dot_model__mesh__pb2.VModelStatusInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def explainModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmesh.ModelMesh/explainModel',
+            api_dot_proto_dot_model__mesh__pb2.ExplainModelRequest.SerializeToString,
+            api_dot_proto_dot_model__mesh__pb2.ModelExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def explainInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmesh.ModelMesh/explainInstance',
+            api_dot_proto_dot_model__mesh__pb2.ExplainInstanceRequest.SerializeToString,
+            api_dot_proto_dot_model__mesh__pb2.InstanceExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def explainMesh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmesh.ModelMesh/explainMesh',
+            api_dot_proto_dot_model__mesh__pb2.ExplainMeshRequest.SerializeToString,
+            api_dot_proto_dot_model__mesh__pb2.MeshExplanation.FromString,
             options,
             channel_credentials,
             insecure,

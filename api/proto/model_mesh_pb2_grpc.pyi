@@ -46,6 +46,12 @@ class ModelMeshStub:
     deleteVModel: _grpc.UnaryUnaryMultiCallable[_model_mesh_pb2.DeleteVModelRequest, _model_mesh_pb2.DeleteVModelResponse]
     getVModelStatus: _grpc.UnaryUnaryMultiCallable[_model_mesh_pb2.GetVModelStatusRequest, _model_mesh_pb2.VModelStatusInfo]
     """Status of a vmodel; an unknown one, or one of another owner, gives an empty message."""
+    explainModel: _grpc.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainModelRequest, _model_mesh_pb2.ModelExplanation]
+    """Not of the original: where a model is and why, what happened to it, and where a copy would go now."""
+    explainInstance: _grpc.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainInstanceRequest, _model_mesh_pb2.InstanceExplanation]
+    """Not of the original: what an instance holds, in the order of eviction."""
+    explainMesh: _grpc.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainMeshRequest, _model_mesh_pb2.MeshExplanation]
+    """Not of the original: the instances of the mesh, and how many models there are."""
 
 @_typing.type_check_only
 class ModelMeshAsyncStub(ModelMeshStub):
@@ -63,6 +69,12 @@ class ModelMeshAsyncStub(ModelMeshStub):
     deleteVModel: _aio.UnaryUnaryMultiCallable[_model_mesh_pb2.DeleteVModelRequest, _model_mesh_pb2.DeleteVModelResponse]  # type: ignore[assignment]
     getVModelStatus: _aio.UnaryUnaryMultiCallable[_model_mesh_pb2.GetVModelStatusRequest, _model_mesh_pb2.VModelStatusInfo]  # type: ignore[assignment]
     """Status of a vmodel; an unknown one, or one of another owner, gives an empty message."""
+    explainModel: _aio.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainModelRequest, _model_mesh_pb2.ModelExplanation]  # type: ignore[assignment]
+    """Not of the original: where a model is and why, what happened to it, and where a copy would go now."""
+    explainInstance: _aio.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainInstanceRequest, _model_mesh_pb2.InstanceExplanation]  # type: ignore[assignment]
+    """Not of the original: what an instance holds, in the order of eviction."""
+    explainMesh: _aio.UnaryUnaryMultiCallable[_model_mesh_pb2.ExplainMeshRequest, _model_mesh_pb2.MeshExplanation]  # type: ignore[assignment]
+    """Not of the original: the instances of the mesh, and how many models there are."""
 
 class ModelMeshServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -119,5 +131,29 @@ class ModelMeshServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_mesh_pb2.VModelStatusInfo, _abc.Awaitable[_model_mesh_pb2.VModelStatusInfo]]:
         """Status of a vmodel; an unknown one, or one of another owner, gives an empty message."""
+
+    @_abc_1.abstractmethod
+    def explainModel(
+        self,
+        request: _model_mesh_pb2.ExplainModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_mesh_pb2.ModelExplanation, _abc.Awaitable[_model_mesh_pb2.ModelExplanation]]:
+        """Not of the original: where a model is and why, what happened to it, and where a copy would go now."""
+
+    @_abc_1.abstractmethod
+    def explainInstance(
+        self,
+        request: _model_mesh_pb2.ExplainInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_mesh_pb2.InstanceExplanation, _abc.Awaitable[_model_mesh_pb2.InstanceExplanation]]:
+        """Not of the original: what an instance holds, in the order of eviction."""
+
+    @_abc_1.abstractmethod
+    def explainMesh(
+        self,
+        request: _model_mesh_pb2.ExplainMeshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_mesh_pb2.MeshExplanation, _abc.Awaitable[_model_mesh_pb2.MeshExplanation]]:
+        """Not of the original: the instances of the mesh, and how many models there are."""
 
 def add_ModelMeshServicer_to_server(servicer: ModelMeshServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,6 +60,7 @@ class Instance:
     address: str
     api: Any
     channel: Any
+    port: int
 
     async def stop(self) -> None:
         await self.node.leave()
@@ -118,6 +119,7 @@ class Mesh:
                 f"127.0.0.1:{settings.peer_port}",
                 model_mesh_pb2_grpc.ModelMeshStub(channel),
                 channel,
+                settings.grpc_port,
             )
             assert not running.done() or running.cancelled(), running
             assert runtime.violations == []

@@ -66,12 +66,15 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     restarted: bool = False
     """With sessions: says STARTING once, as a server does that died and is back."""
     server: Any = None
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared where it accepts calls and answers none, as a process does that is stopped."""
 
     @property
     def used(self) -> int:
         return sum(self.loaded.values())
 
     async def start(self) -> None:
+        self.answering.set()
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         model_runtime_pb2_grpc.add_ModelRuntimeServicer_to_server(self, self.server)
         self.serve_more(self.server)
@@ -91,6 +94,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
 
     async def runtimeStatus(self, request: Any, context: Context) -> RuntimeStatusResponse:  # noqa: N802
         self.statuses += 1
+        await self.answering.wait()
         session = dict(context.invocation_metadata() or ()).get("mm-session", "")
         if self.knows_sessions:
             await context.send_initial_metadata((("mm-session", session),))
@@ -160,4 +164,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
         return PredictModelSizeResponse(sizeInBytes=size // 10 if self.understates else size)
 
     async def modelSize(self, request: Any, context: Context) -> ModelSizeResponse:  # noqa: N802
+        if request.modelId not in self.loaded:
+            await context.abort(StatusCode.NOT_FOUND, f"model {request.modelId} is not loaded")
+        await self.answering.wait()
         return ModelSizeResponse(sizeInBytes=self.loaded[request.modelId])

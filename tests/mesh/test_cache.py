@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from mesh.cache import Cache, Phase, Plan, Refusal
+from mesh.cache import Cache, Phase, Plan, Refusal, Standing
 from store.records import NOTHING, Resources
 
 
@@ -38,6 +38,49 @@ def test_the_oldest_go_first_and_only_as_many_as_needed() -> None:
     for number, name in enumerate("cab"):
         loaded(cache, name, 30, number)
     plan = planned(cache, 40)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("c",)
+
+
+PINNED = Standing(pinned=True)
+
+
+def test_what_is_pinned_is_never_evicted() -> None:
+    cache = Cache(size(100))
+    loaded(cache, "pinned", 40, 1)
+    loaded(cache, "other", 60, 2)
+    cache.stand("pinned", PINNED)
+    plan = planned(cache, 50)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("other",)
+    assert planned(cache, 61) is Refusal.PINNED
+    cache.stand("pinned", Standing())
+    plan = planned(cache, 61)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("pinned", "other")
+
+
+def test_a_lower_priority_goes_first_and_takes_nothing_from_a_higher_one() -> None:
+    cache = Cache(size(100))
+    for name, last_used, priority in (("old", 1, 5), ("new", 9, 0), ("newer", 10, 0)):
+        loaded(cache, name, 30, last_used)
+        cache.stand(name, Standing(priority=priority))
+    plan = planned(cache, 40)
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("new",)
+    assert planned(cache, 80) is Refusal.TOO_OLD
+    plan = cache.plan("high", size(80), 0, Standing(priority=6))
+    assert isinstance(plan, Plan)
+    assert plan.victims == ("new", "newer", "old")
+    assert [copy.model_id for copy in cache.in_order()] == ["new", "newer", "old"]
+
+
+def test_a_priority_that_falls_counts_at_once() -> None:
+    cache = Cache(size(90))
+    for name, last_used in (("a", 1), ("b", 2), ("c", 3)):
+        loaded(cache, name, 30, last_used)
+    cache.stand("c", Standing(priority=-1))
+    plan = planned(cache, 30)
     assert isinstance(plan, Plan)
     assert plan.victims == ("c",)
 

@@ -70,7 +70,7 @@ async def test_a_model_without_a_place_elsewhere_stays_until_the_end(mesh: Mesh)
     await loaded(one, "m")
     mesh.clock.ahead_ms += 1_000
     await two.node.ensurer.load_here("m", last_used=mesh.clock(), urgent=True)
-    assert await two.node.scaler.give_up("m")
+    assert await two.node.scaler.give_up("m", "test")
     mesh.clock.ahead_ms += 1_000
     await register(one, "large", "SIZE_10000_0_0")
     await two.node.ensurer.load_here("large", last_used=mesh.clock(), urgent=True)

@@ -38,7 +38,7 @@ async def test_an_eviction_that_could_not_be_written_is_written_later(mesh: Mesh
     await register(one, "m")
     await one.bytes.request("m")
     mesh.store.set_available(False)
-    unloaded = one.node.loader.unload("m")
+    unloaded = one.node.loader.unload("m", why="test")
     assert unloaded is not None
     with capture_logs() as logs:
         await unloaded

@@ -150,7 +150,7 @@ async def test_a_size_once_measured_is_planned_with(mesh: Mesh) -> None:
     await register(one, "m", "SIZE_9000_0_0")
     await one.bytes.request("m")
     await until(lambda: one.node.registry.peek("m").size == Resources(9000))  # type: ignore[union-attr]
-    task = one.node.loader.unload("m")
+    task = one.node.loader.unload("m", why="test")
     assert task is not None
     await task
     await register(one, "other", "SIZE_5000_0_0")

@@ -66,7 +66,9 @@ def load_step(loader: Loader) -> asyncio.Task[Resources]:
 @pytest.mark.parametrize("how", ["unload", "suspend"])
 async def test_a_load_cancelled_before_its_first_step_can_be_had_again(loader: Loader, how: str) -> None:
     first = load_step(loader)
-    asyncio.get_running_loop().call_soon(lambda: loader.unload("m") if how == "unload" else loader.suspend())
+    asyncio.get_running_loop().call_soon(
+        lambda: loader.unload("m", why="test") if how == "unload" else loader.suspend()
+    )
     with pytest.raises(RemovedError if how == "unload" else RuntimeDownError):
         await first
     await asyncio.sleep(0)
@@ -78,7 +80,7 @@ async def test_a_load_cancelled_before_its_first_step_can_be_had_again(loader: L
 
 async def test_an_unload_cancelled_before_its_first_step_keeps_no_memory(loader: Loader) -> None:
     await load(loader)
-    loader.unload("m")
+    loader.unload("m", why="test")
     async with asyncio.timeout(1):
         await loader.close()
     assert loader.cache.in_use == NOTHING

@@ -192,3 +192,23 @@ async def test_models_are_counted_by_what_there_is_of_them() -> None:
         await here.update("both", lambda _: ModelRecord(type="t", failed={"one": 1}))
         await here.update("loaded", lambda _: None)
         assert here.census == Census(managed=4, loaded=0, failed=2)
+
+
+async def test_a_change_that_finds_nothing_because_the_store_lost_everything_is_applied() -> None:
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    registry = Registry(store, Keyspace("", service="s", kv_prefix="mm"), instance_id="one")
+    await registry.start()
+    for name in ("a", "b"):
+        await registry.update(name, lambda _: ModelRecord(type="t"))
+    memory.wipe()
+    for _ in range(20):
+        await store.txn([], [Put("/elsewhere", b"")])  # so that the store counts as far as before
+    after = await registry.update("a", lambda record: record and replace(record, last_used=7))
+    assert after == ModelRecord(type="t", last_used=7)
+    assert registry.peek("b") == ModelRecord(type="t")
+    assert len(memory.range(registry.models.prefix).items) == 2
+    memory.wipe()
+    assert await registry.commit({"b": ModelRecord(type="new")}) is False
+    assert registry.peek("b") == ModelRecord(type="t")
+    assert await registry.commit({"b": ModelRecord(type="new")})

@@ -2,12 +2,16 @@
 
 import asyncio
 
+import pytest
+from grpc.aio import AioRpcError
 from msgspec.structs import replace
 
+from api.proto.model_mesh_pb2 import ModelPolicy, ModelStatusInfo
 from mesh.bytes import Route
 from mesh.scaling import MINUTE_MS
 from tests.mesh.conftest import Instance, Mesh
-from tests.mesh.test_node import register
+from tests.mesh.test_node import register, status
+from tests.mesh.test_vmodels import set_vmodel
 from tests.store.waiting import until
 
 
@@ -69,12 +73,12 @@ async def test_a_copy_that_is_given_up_leaves_the_other_one_and_is_not_registere
     one, two = await mesh.add("one"), await mesh.add("two")
     await loaded(one, "m")
     await one.node.ensurer.add_copies("m", 1, last_used=mesh.clock())
-    assert await one.node.scaler.give_up("m")
+    assert await one.node.scaler.give_up("m", "test")
     await until(lambda: one.runtime.unloads == ["m"])
     assert places(one, "m") == {"two"}
     assert one.bytes.models["m"] == [Route("two", two.address)]
     await until(lambda: places(two, "m") == {"two"})
-    assert not await two.node.scaler.give_up("m"), "it is the last one"
+    assert not await two.node.scaler.give_up("m", "test"), "it is the last one"
     assert two.runtime.unloads == []
 
 
@@ -83,7 +87,7 @@ async def test_of_two_instances_that_give_up_a_copy_at_once_one_keeps_it(mesh: M
     await loaded(one, "m")
     await one.node.ensurer.add_copies("m", 1, last_used=mesh.clock())
     await until(lambda: places(two, "m") == {"one", "two"})
-    went = await asyncio.gather(one.node.scaler.give_up("m"), two.node.scaler.give_up("m"))
+    went = await asyncio.gather(one.node.scaler.give_up("m", "test"), two.node.scaler.give_up("m", "test"))
     assert sorted(went) == [False, True]
     await until(lambda: len(places(one, "m")) == 1)
 
@@ -125,3 +129,41 @@ async def test_an_instance_that_joins_takes_over_its_share_of_what_is_used(mesh:
     await one.node.scaler.spread()
     await two.node.scaler.spread()
     assert len(one.runtime.loads) + len(two.runtime.loads) == 12, "and then nothing moves any more"
+
+
+async def test_a_pinned_set_that_cannot_fit_is_refused_with_a_reason_in_the_status(mesh: Mesh) -> None:
+    one = await mesh.add("one")
+    for name in ("a", "b"):
+        await register(one, name, "SIZE_6000_0_0", policy=ModelPolicy(pinned=True))
+        await one.node.scaler.keep()
+        await one.node.scaler.settled()
+    assert places(one, "a") == {"one"}
+    await until(lambda: bool(one.node.registry.peek("b").shortfall))  # type: ignore[union-attr]
+    info = await status(one, "b")
+    assert info.status == ModelStatusInfo.LOADING_FAILED
+    assert "what is here is pinned" in info.errors[0]
+    assert one.runtime.unloads == []
+    await register(one, "a", "SIZE_6000_0_0", policy=ModelPolicy())
+    mesh.clock.ahead_ms += MINUTE_MS
+    await one.node.scaler.keep()
+    await one.node.scaler.settled()
+    assert places(one, "b") == {"one"}
+    await one.node.scaler.keep()
+    await until(lambda: not one.node.registry.peek("b").shortfall)  # type: ignore[union-attr]
+    assert list((await status(one, "b")).errors) == []
+
+
+async def test_wishes_come_with_a_vmodel_and_stay_until_others_come(mesh: Mesh) -> None:
+    one = await mesh.add("one")
+    await set_vmodel(one, "m1", sync=True, policy=ModelPolicy(minCopies=1, maxCopies=3, priority=7))
+    for wishes in (None, ModelPolicy(minCopies=1, maxCopies=3, priority=7)):
+        await set_vmodel(one, "m1", sync=True, policy=wishes)
+        record = one.node.registry.peek("m1")
+        assert record is not None
+        assert (record.min_copies, record.max_copies, record.priority, record.refs) == (1, 3, 7, 1)
+    await set_vmodel(one, "m1", sync=True, policy=ModelPolicy())
+    record = one.node.registry.peek("m1")
+    assert record is not None
+    assert (record.min_copies, record.max_copies, record.priority, record.refs) == (0, 0, 0, 1)
+    with pytest.raises(AioRpcError, match="at least 3 and at most 2"):
+        await set_vmodel(one, "m1", policy=ModelPolicy(minCopies=3, maxCopies=2))

@@ -175,7 +175,7 @@ async def test_a_lost_copy_is_loaded_again_where_it_was_if_it_may_be_nowhere_els
     one, two = await mesh.add("one"), await mesh.add("two", MM_LABELS="two")
     await register(one, "m")
     await one.bytes.request("m")
-    two.node.loader.unload("m")  # its server does not know the model any more
+    two.node.loader.unload("m", why="test")  # its server does not know the model any more
     assert await one.bytes.request("m", excluded=["two"]) == Route("two", two.address)
     assert two.runtime.loads == ["m", "m"]
 

@@ -17,8 +17,9 @@ START_SECONDS = 20
 
 
 def binary() -> str:
-    """From $MODELMESH_ETCD, PATH, else what local mode would use."""
-    if given := os.environ.get("MODELMESH_ETCD") or shutil.which("etcd"):
+    """From $MODELMESH_ETCD or PATH, if etcdctl is there too; else what local mode would use."""
+    given = os.environ.get("MODELMESH_ETCD") or shutil.which("etcd")
+    if given and Path(given).with_name("etcdctl").exists():
         return given
     from local import tools  # noqa: PLC0415 - only where nothing nearer is found
     from local.home import Home  # noqa: PLC0415

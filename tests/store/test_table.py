@@ -274,3 +274,23 @@ async def test_rows_larger_together_than_a_request_may_be_are_written_again(stor
     await store.txn([], [Delete(table.key(f"m{number}")) for number in range(60)])
     await table.start()
     assert len((await store.range("/v/")).items) == 60
+
+
+async def test_a_row_that_is_missing_because_everything_is_was_not_deleted() -> None:
+    """Whoever looks at a row after the loss and before the watch has told of it must not forget it."""
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    epoch = b"first"
+
+    async def read_epoch() -> bytes:
+        return epoch
+
+    table = Table(store, "/v/", VMODELS, epoch=read_epoch)
+    await table.start()
+    for name in ("a", "b"):
+        await table.write(name, VModelRecord(active="m1"))
+    memory.wipe()
+    epoch = b"second"
+    row = await table.fetch("a")
+    assert row is not None
+    assert len(memory.range("/v/").items) == 2

@@ -1,0 +1,5 @@
+"""`modelmesh explain`."""
+
+from mesh.command import explain as main
+
+__all__ = ["main"]
