@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 START_SECONDS = 20
@@ -24,7 +25,8 @@ def binary() -> str:
     from local import tools  # noqa: PLC0415 - only where nothing nearer is found
     from local.home import Home  # noqa: PLC0415
 
-    return str(tools.ensure(tools.ETCD, Home.from_environment().tools))
+    complete = replace(tools.ETCD, from_path=False)
+    return str(tools.ensure(complete, Home.from_environment().tools))
 
 
 def free_port() -> int:
