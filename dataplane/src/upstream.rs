@@ -156,6 +156,8 @@ impl Upstream {
             if rest.until.is_some_and(|until| now < until) {
                 return Err(self.unreachable(&"it failed a moment ago"));
             }
+            // One that is frozen does not fail for some time: what does not answer counts as a failure.
+            rest.failures += 1;
             rest.until = Some(now + pause(rest.failures));
         }
         Ok(())
