@@ -26,6 +26,7 @@ _DATAPLANE_API = {
     "rpcConfigs": {
         "inference.GRPCInferenceService/ModelInfer": {"idExtractionPath": [1], "vModelId": True},
         "inference.GRPCInferenceService/ModelMetadata": {"idExtractionPath": [1], "vModelId": True},
+        "inference.GRPCInferenceService/ModelStreamInfer": {"idExtractionPath": [1], "vModelId": True},
         "tensorflow.serving.PredictionService/Predict": {"idExtractionPath": [1, 1], "vModelId": True},
         "org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions": {
             "idExtractionPath": [1],

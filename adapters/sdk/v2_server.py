@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import grpc
 
 from adapters.errors import ServerError, ServerUnreachableError
+from adapters.sdk.adapter import INFERENCE, V2_METHODS
 from adapters.sdk.grpc_server import GrpcServer
 from api.proto.kfs_inference_v2_pb2 import (
     RepositoryIndexRequest,
@@ -18,7 +19,7 @@ from api.proto.kfs_inference_v2_pb2 import (
 from api.proto.kfs_inference_v2_pb2_grpc import GRPCInferenceServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.sdk.adapter import Model
     from adapters.sdk.settings import Settings
@@ -29,6 +30,8 @@ _QUICK_S = 5.0
 
 class V2Server(GrpcServer):
     """The part of an adapter that tells such a server; a subclass adds the layout."""
+
+    methods: ClassVar[Mapping[str, Sequence[int]]] = dict(V2_METHODS) | {f"{INFERENCE}/ModelStreamInfer": [1]}
 
     unknown_model_codes: ClassVar[Collection[grpc.StatusCode]] = (grpc.StatusCode.NOT_FOUND,)
     """What the server answers to unloading a model that it does not know."""

@@ -19,6 +19,8 @@ from local.manifests import ACCESS_KEY, BUCKET, SECRET_KEY
 from tests.adapters.triton_models import OBJECTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.e2e.conftest import Machine
 
 
@@ -69,6 +71,24 @@ def test_an_onnx_and_a_python_model_answer_by_grpc_and_rest(triton: Machine) -> 
     with grpc.insecure_channel(f"127.0.0.1:{triton.grpc_port}") as channel:
         answer = v2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
     assert struct.unpack("<3f", answer.raw_output_contents[0]) == (60, 70, 80)
+
+    def requests() -> Iterator[v2.ModelInferRequest]:
+        for number in range(3):
+            request.inputs[0].contents.fp32_contents[:] = [number, 2, 3, 4]
+            yield request
+
+    with grpc.insecure_channel(f"127.0.0.1:{triton.grpc_port}") as channel:
+        stream = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=v2.ModelInferRequest.SerializeToString,
+        )
+        answers = list(stream(requests(), timeout=60))
+    # Each answer is a ModelStreamInferResponse, whose bytes end with the tensor's.
+    assert [struct.unpack("<3f", answer[-12:]) for answer in answers] == [
+        (60, 69, 78),
+        (60, 70, 80),
+        (60, 71, 82),
+    ]
 
     def ask(model: str, **tensor: object) -> list[object]:
         url = f"http://127.0.0.1:{triton.rest_port}/v2/models/{model}/infer"
