@@ -54,7 +54,7 @@ async def load_after_cancel(run: Run) -> None:
         await _cancel(run, model_id, _MOMENTS[1])
         await run.unload(model_id)
         await run.load(model_id)
-        if run.size_tells or run.inference:
+        if run.can_see:
             await run.demand_present(model_id, "after a cancelled load, an unload and a load")
 
 
@@ -62,7 +62,7 @@ async def load_after_cancel(run: Run) -> None:
 async def cancel_harms_no_other(run: Run) -> None:
     """While a cancelled load comes to its end, other models are loaded, and those that are loaded stay so."""
     async with run.loaded() as loaded, run.fresh() as cancelled, run.fresh() as other:
-        await _cancel(run, cancelled, _MOMENTS[0])
+        await _cancel(run, cancelled, _MOMENTS[1])
         await run.load(other)
-        if run.size_tells or run.inference:
+        if run.can_see:
             await run.demand_present(loaded, "after the load of another model was cancelled")

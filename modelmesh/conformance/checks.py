@@ -54,12 +54,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one check ended, with the words of a verdict other than PASSED."""
+    """How one check ended, with the words of a verdict other than PASSED.
+
+    `needed` is the check that did not pass where this one needs it.
+    """
 
     check: Check
     verdict: Verdict
     words: str = ""
     seconds: float = 0.0
+    needed: str = ""
 
 
 @dataclass(slots=True)
@@ -98,9 +102,7 @@ async def run_check(check: Check, run: Run, before: Iterable[Result]) -> Result:
     """Makes a check, unless one that it needs did not pass."""
     for result in before:
         if result.check in check.needs and result.verdict is not Verdict.PASSED:
-            missing = result.verdict is Verdict.NOT_RUN
-            words = result.words if missing else f"needs {result.check.name}, which did not pass"
-            return Result(check, Verdict.NOT_RUN, words)
+            return Result(check, Verdict.NOT_RUN, result.words, needed=result.needed or result.check.name)
     started = time.monotonic()
     verdict, words = Verdict.PASSED, ""
     try:

@@ -37,9 +37,7 @@ async def load_succeeds(run: Run) -> None:
         run.first_load_s = await _seconds_to_load(run, first)
     async with run.fresh() as model_id:
         run.load_s = min(run.first_load_s, await _seconds_to_load(run, model_id))
-        known, _ = await run.outcome(run.size(model_id))
-        unknown, _ = await run.outcome(run.size(run.new_id()))
-        run.size_tells = known is grpc.StatusCode.OK is not unknown
+        await run.learn_to_see(model_id)
 
 
 @GROUP.check(load_succeeds)
@@ -93,7 +91,7 @@ async def size_predicted(run: Run) -> None:
         raise Failure(f"predictModelSize took {seconds:.2f} s; the mesh waits {_PREDICTION_S:g} s")
     if size > run.terms.capacityInBytes:
         raise Failure(f"predictModelSize said {size} bytes, more than capacityInBytes")
-    if run.size_tells or run.inference:
+    if run.can_see:
         await run.demand_absent(model_id, "after predictModelSize")
 
 
@@ -104,6 +102,6 @@ async def loads_side_by_side(run: Run) -> None:
     async with AsyncExitStack() as stack:
         ids = [await stack.enter_async_context(run.fresh()) for _ in range(number)]
         await asyncio.gather(*map(run.load, ids))
-        if run.size_tells or run.inference:
+        if run.can_see:
             for model_id in ids:
                 await run.demand_present(model_id, f"after {number} loads at once")

@@ -12,6 +12,7 @@ import typer
 from grpc import aio
 
 from modelmesh.conformance import report
+from modelmesh.conformance.checks import Verdict
 from modelmesh.conformance.inference import V2_INFER, Inference, read_request
 from modelmesh.conformance.run import ModelUnderTest, Run
 from modelmesh.conformance.suite import CHECKS, run_suite
@@ -117,11 +118,14 @@ async def _run(
         method, message = request
         if message is not None:
             run.inference = Inference(data_channel, method, message)
-        typer.echo(f"Conformance of the runtime at {spi}")
+        typer.echo(f"Conformance of the runtime at {spi}; it has {seconds[1]:g} s to be READY")
         async for result in run_suite(run, chosen):
             before = results[-1].check if results else None
-            typer.echo(f"{report.heading(result.check, before)}{report.line(result)}")
+            if result.needed != CHECKS[0].name:
+                typer.echo(f"{report.heading(result.check, before)}{report.line(result)}")
             results.append(result)
+        if results[0].verdict is not Verdict.PASSED and len(results) > 1:
+            typer.echo(f"\nAll other checks need {CHECKS[0].name}.")
     return results
 
 

@@ -67,7 +67,7 @@ async def refusal_leaves_nothing(run: Run) -> None:
     async with run.fresh() as model_id:
         await _refused(run, model_id, _missing(run), "a model that does not exist")
         await run.unload(model_id)
-        if run.size_tells or run.inference:
+        if run.can_see:
             await run.demand_absent(model_id, "after its load was refused")
 
 

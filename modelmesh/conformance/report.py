@@ -30,6 +30,8 @@ def line(result: Result) -> str:
     text = f"  {result.verdict.value:<14}  {result.check.name}"
     if result.verdict is Verdict.FAILED:
         text += f"\n{_wrapped(f'must hold: {result.check.demand}')}\n{_wrapped(f'but: {result.words}')}"
+    elif result.verdict is Verdict.NOT_RUN and result.needed:
+        text += f" (needs {result.needed})"
     elif result.words:
         text += f"\n{_wrapped(result.words)}"
     return text

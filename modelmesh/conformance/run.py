@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -26,7 +27,7 @@ from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
 from modelmesh.conformance.checks import Failure, NotRun
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from modelmesh.conformance.inference import Inference
 
@@ -71,7 +72,7 @@ class Run:
 
     `timeout_s` is the longest that an answer may take, `start_s` how long the runtime may take to be ready.
     `terms` are what it said when it was; `first_load_s` is how long the first load took, `load_s` the faster
-    of two took, and `size_tells` whether modelSize knows loaded models from others.
+    of two took, and `size_tells` and `inference_tells` what knows loaded models from others.
     """
 
     channel: aio.Channel
@@ -83,6 +84,7 @@ class Run:
     first_load_s: float = 0.0
     load_s: float = 0.0
     size_tells: bool = False
+    inference_tells: bool = False
     _used: set[str] = field(default_factory=set)
 
     @property
@@ -138,6 +140,10 @@ class Run:
                     return answer, echoed
                 last = RuntimeStatusResponse.Status.Name(answer.status)
             except aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    raise Failure(
+                        f"nobody speaks mmesh.ModelRuntime there: {error.details()}; is it the SPI's?"
+                    ) from error
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise Failure(
                         f"runtimeStatus failed with {error.code().name}: {error.details()}; a runtime "
@@ -235,18 +241,36 @@ class Run:
             with contextlib.suppress(aio.AioRpcError):
                 await self.start_unload(model_id)
 
+    @property
+    def can_see(self) -> bool:
+        """Whether something tells if a model is loaded."""
+        return self.size_tells or self.inference_tells
+
+    async def learn_to_see(self, loaded: str) -> None:
+        """Finds out what tells a loaded model from one that is not."""
+        absent = self.new_id()
+
+        async def tells(ask: Callable[[str], Awaitable[object]]) -> bool:
+            known, _ = await self.outcome(ask(loaded))
+            unknown, _ = await self.outcome(ask(absent))
+            return known is grpc.StatusCode.OK is not unknown
+
+        self.size_tells = await tells(self.size)
+        if self.inference is not None:
+            self.inference_tells = await tells(partial(self.infer, self.inference))
+
     async def is_loaded(self, model_id: str) -> bool:
-        """Whether the runtime has a model, by inference where that is asked for, and by modelSize.
+        """Whether the runtime has a model: by inference, by modelSize, or by both.
 
         Raises:
             NotRun: nothing tells.
         """
-        if self.inference is None and not self.size_tells:
+        if not self.can_see:
             raise NotRun(
                 "nothing tells whether a model is loaded: give --infer, or have modelSize fail where none is"
             )
         code = grpc.StatusCode.NOT_FOUND
-        if self.inference is not None:
+        if self.inference is not None and self.inference_tells:
             code, _ = await self.outcome(self.infer(self.inference, model_id))
         if code is not grpc.StatusCode.OK and self.size_tells:
             code, _ = await self.outcome(self.size(model_id))

@@ -61,7 +61,7 @@ async def load_again(run: Run) -> None:
             await run.load(model_id)
             await run.unload(model_id)
         await run.load(model_id)
-        if run.size_tells or run.inference:
+        if run.can_see:
             await run.demand_present(model_id, f"after {_ROUNDS} loads and unloads and one more load")
 
 
@@ -70,7 +70,7 @@ async def unload_during_load(run: Run) -> None:
     """Of a load and an unload that overtakes it nothing is left when both have answered."""
     async with run.fresh() as model_id:
         load = asyncio.ensure_future(run.outcome(run.start_load(model_id)))
-        await asyncio.sleep(run.load_s / 2)
+        await asyncio.sleep(run.load_s / 3)
         overtaken = not load.done()
         await run.unload(model_id)
         await load

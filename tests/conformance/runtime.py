@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 GOOD, BROKEN = "/models/good", "/models/broken"
-LOAD_S = 0.1
+LOAD_S, LONG_LOAD_S = 0.1, 0.4
+# What these do shows only while a load is under way, also when this process is slow.
+DURING_LOADS = {
+    "load outlives unload",
+    "cancelled load goes on",
+    "no load after a cancelled one",
+    "cancellation blocks",
+}
 MIB = 1 << 20
 
 FAULTS = {
@@ -85,6 +92,7 @@ class Runtime(ModelRuntimeServicer, GRPCInferenceServiceServicer):
 
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
+        self.load_s = 1.2 if fault == "slow load" else LONG_LOAD_S if fault in DURING_LOADS else LOAD_S
         self.models: set[str] = set()
         self.sessions: set[str] = set()
         self.loading: dict[str, asyncio.Task[None]] = {}
@@ -163,7 +171,7 @@ class Runtime(ModelRuntimeServicer, GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, self.fault)
 
     async def _load(self, model_id: str) -> None:
-        await asyncio.sleep(1.2 if self.fault == "slow load" else LOAD_S)
+        await asyncio.sleep(self.load_s)
         self.models.add(model_id)
 
     async def _refuse(self, model_id: str, context: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from grpc import aio
 
 from modelmesh.conformance.main import main
 from modelmesh.conformance.suite import CHECKS
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 async def run(runtime: Runtime, *arguments: str) -> tuple[int, str]:
     """Runs the command as a process against a runtime; its status and all that it printed."""
     async with serving(runtime, "127.0.0.1:0") as endpoint:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "modelmesh", "conformance", endpoint, *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
+        return await run_command(endpoint, *arguments)
+
+
+async def run_command(*arguments: str) -> tuple[int, str]:
+    """Runs the command as a process; its status and all that it printed."""
+    command = (sys.executable, "-m", "modelmesh", "conformance", *arguments)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = await asyncio.create_subprocess_exec(*command, **pipes)
+    output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 
 
@@ -78,6 +82,17 @@ def test_nobody_at_the_endpoint_is_a_failure_that_says_so(capsys: pytest.Capture
     words = " ".join(capsys.readouterr().out.split())
     assert "FAILED status-ready" in words
     assert "not READY within 0.3 s; it said last: no answer" in words
+    assert "All other checks need status-ready." in words
+
+
+async def test_an_endpoint_of_something_else_is_a_failure_that_asks_for_the_right_one() -> None:
+    server = aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    status, words = await run_command(f"127.0.0.1:{port}")
+    await server.stop(0)
+    assert status == 1
+    assert "nobody speaks mmesh.ModelRuntime there" in " ".join(words.split())
 
 
 def test_the_list_has_every_check_with_its_demand(capsys: pytest.CaptureFixture[str]) -> None:

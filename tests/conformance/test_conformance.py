@@ -58,7 +58,7 @@ async def test_a_runtime_that_keeps_the_contract_passes_every_check(*, infer: bo
 @pytest.fixture(scope="module")
 def broken_runtimes() -> dict[str, dict[str, Result]]:
     """What the check that must catch it says of each fault; some at a time, since most of it is waiting."""
-    turns = asyncio.Semaphore(6)
+    turns = asyncio.Semaphore(4)
 
     async def result(fault: str) -> dict[str, Result]:
         async with turns:
@@ -106,6 +106,20 @@ async def test_what_cannot_be_seen_is_not_called_passed() -> None:
     assert "--infer" in results["unload-empties"].words
     assert results["load-again"].verdict is Verdict.PASSED
     assert results["cancelled-load-leaves-nothing"].verdict is Verdict.NOT_RUN
+
+
+async def test_a_request_that_no_model_answers_is_not_blamed_on_unloading() -> None:
+    results = await results_of(Runtime("inference fails"))
+    assert failed(results) == ["infer-answers"]
+    assert results["unload-empties"].verdict is Verdict.PASSED  # seen by modelSize
+
+
+async def test_what_needs_a_check_that_failed_is_not_run_and_names_it() -> None:
+    results = await results_of(Runtime("load fails"))
+    assert failed(results) == ["load-succeeds"]
+    assert (
+        results["unload-empties"].needed == results["cancelled-load-leaves-nothing"].needed == "load-succeeds"
+    )
 
 
 async def test_nothing_that_the_suite_loaded_stays_when_it_is_broken_off() -> None:
