@@ -17,6 +17,7 @@ _PYTHON = (
     "dataplane/pyproject.toml",
     "hack/hatch_build.py",
     "images/install",
+    "images/modelmesh",
     "modelmesh",
 )
 
@@ -54,7 +55,13 @@ class Image:
 def ours() -> tuple[Image, ...]:
     """Return the images of a Modelmesh installation."""
     tag = version()
-    dataplane = ("dataplane/Cargo.lock", "dataplane/Cargo.toml", "dataplane/src", "dataplane/python")
+    dataplane = (
+        "dataplane/Cargo.lock",
+        "dataplane/Cargo.toml",
+        "dataplane/benches",
+        "dataplane/src",
+        "dataplane/python",
+    )
     return (
         Image(
             "mesh",

@@ -107,13 +107,13 @@ def test_the_build_leaves_no_certificate_or_cache_behind(files: dict[str, tarfil
 COMMANDS = {
     "adapter": [
         "/opt/app/puller --help",
-        "python3 -m modelmesh adapter --help",
-        "python3 -m modelmesh --version",
+        "modelmesh adapter --help",
+        "modelmesh --version",
     ],
     "controller": ["/manager --help"],
     "etcd": ["etcd --version"],
     "mesh": [
-        "python3 -m modelmesh --version",
+        "modelmesh --version",
         "python3 -c 'import sys; sys.path.insert(0, \"/app/modelmesh/_app\"); import mesh.main'",
     ],
     "minio-examples": ["minio --version"],

@@ -124,11 +124,11 @@ def test_the_commands_that_deployments_name_are_in_the_images() -> None:
 
 @pytest.mark.parametrize(
     ("link", "arguments"),
-    [("mlserver-adapter", "-m modelmesh adapter mlserver"), ("puller", "-m modelmesh puller")],
+    [("mlserver-adapter", "adapter mlserver"), ("puller", "puller")],
 )
 def test_the_name_of_a_launcher_says_what_it_starts(link: str, arguments: str, tmp_path: Path) -> None:
-    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "python3").chmod(0o755)
+    (tmp_path / "modelmesh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "modelmesh").chmod(0o755)
     (tmp_path / link).symlink_to(ROOT / "images/adapter/launch")
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     said = subprocess.run(
