@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -107,6 +108,16 @@ for found in pkgutil.walk_packages({module}.__path__, "{module}."):
     path = f"{tmp_path}:{sysconfig.get_path('purelib')}"
     command = [sys.executable, "-S", "-P", "-c", script]
     done = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_build_of_the_dataplane_is_sent_all_that_cargo_asks_for(tmp_path: Path) -> None:
+    for path in copied(catalog.find("mesh")):
+        if path.startswith("dataplane/") and not path.startswith("dataplane/py"):
+            target = tmp_path / path.removeprefix("dataplane/")
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, target)
+    command = ["cargo", "metadata", "--no-deps", "--format-version=1", "--offline"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
