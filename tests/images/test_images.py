@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
@@ -111,14 +111,13 @@ for found in pkgutil.walk_packages({module}.__path__, "{module}."):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_build_of_the_dataplane_is_sent_all_that_cargo_asks_for(tmp_path: Path) -> None:
-    for path in copied(catalog.find("mesh")):
-        if path.startswith("dataplane/") and not path.startswith("dataplane/py"):
-            target = tmp_path / path.removeprefix("dataplane/")
-            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, target)
-    command = ["cargo", "metadata", "--no-deps", "--format-version=1", "--offline"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_build_of_the_dataplane_is_sent_all_that_cargo_asks_for() -> None:
+    """Cargo refuses a manifest that names a target whose file is missing, whatever is built."""
+    manifest = tomllib.loads((ROOT / "dataplane/Cargo.toml").read_text())
+    folders = {"bench": "benches", "bin": "src", "example": "examples", "test": "tests"}
+    asked = {f"dataplane/{folder}" for kind, folder in folders.items() if kind in manifest}
+    assert "build" not in manifest["package"]
+    assert asked <= copied(catalog.find("mesh"))
 
 
 def test_the_commands_that_deployments_name_are_in_the_images() -> None:
