@@ -107,7 +107,7 @@ def test_the_build_leaves_no_certificate_or_cache_behind(files: dict[str, tarfil
 COMMANDS = {
     "adapter": [
         "/opt/app/puller --help",
-        "modelmesh adapter --help",
+        "env PYTHONPATH=/opt/other modelmesh adapter --help",
         "modelmesh --version",
     ],
     "controller": ["/manager --help"],
