@@ -26,6 +26,7 @@ QUICKSTART=false
 FVT=false
 DEVELOPER_LOGS=false
 GENERATE=false
+KEPT_DEFINITIONS=()
 CERTIFICATES=none  # none, self-signed or cert-manager
 
 usage() {
@@ -146,10 +147,37 @@ write_overlay() {
       cert-manager) printf 'components: [../webhook, ../certmanager]\n' ;;
     esac
     [[ -z $CONTROLLER_IMAGE ]] || printf_image "$CONTROLLER_IMAGE"
-    [[ $CERTIFICATES != self-signed && $DEVELOPER_LOGS != true ]] || printf 'patches:\n'
+    printf 'patches:\n'
+    printf_definitions_of_others
     [[ $CERTIFICATES != self-signed ]] || printf_authority
     [[ $DEVELOPER_LOGS != true ]] || printf_logging
   } >"$folder/Kustomization"
+}
+
+# Definitions that KServe has brought stay as they are: its own may be newer than ours.
+printf_definitions_of_others() {
+  local name
+  for name in "${KEPT_DEFINITIONS[@]}"; do
+    cat <<EOF
+  - patch: |
+      \$patch: delete
+      apiVersion: apiextensions.k8s.io/v1
+      kind: CustomResourceDefinition
+      metadata: {name: $name}
+EOF
+  done
+}
+
+find_definitions_of_others() {
+  local name
+  exists deployments -A --field-selector metadata.name=kserve-controller-manager || return 0
+  for name in inferenceservices servingruntimes clusterservingruntimes; do
+    name+=.serving.kserve.io
+    [[ $name != cluster* || $NAMESPACE_SCOPE != true ]] || continue
+    exists crd "$name" && [[ $(kube get crd "$name" -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/managed-by}') != modelmesh-controller ]] || continue
+    KEPT_DEFINITIONS+=("$name")
+    say "  definition $name stays as KServe brought it"
+  done
 }
 
 printf_image() {
@@ -183,6 +211,7 @@ install_controller() {
   [[ $NAMESPACE_SCOPE == true ]] || definitions+=(clusterservingruntimes)
   step "Installing the controller"
   [[ $CERTIFICATES != self-signed ]] || make_certificate "$NAMESPACE"
+  find_definitions_of_others
   write_overlay
   apply_kustomization install
   wait_for_definitions "${definitions[@]/%/.serving.kserve.io}"

@@ -77,6 +77,16 @@ def test_it_installs_changes_nothing_when_repeated_and_leaves_nothing(
     assert "modelmesh-enabled" not in machine.must("kubectl", "get", "namespace", user, "--show-labels")
 
 
+def kserve_with_definition(machine: Machine, name: str) -> str:
+    """Has the cluster look as if KServe were there, and had brought a definition."""
+    kserve = namespace_for(machine, "kserve")
+    command = ("kubectl", "create", "deployment", "kserve-controller-manager", "--image=x:1", "-n", kserve)
+    machine.must(*command)
+    machine.must("kubectl", "create", "-f", f"config/crd/serving.kserve.io_{name.partition('.')[0]}.yaml")
+    machine.must("kubectl", "annotate", "crd", name, "brought-by=kserve")
+    return kserve
+
+
 @pytest.fixture
 def own(machine: Machine) -> Iterator[str]:
     """A namespace for an installation of namespace scope, which is removed at the end."""
@@ -89,6 +99,7 @@ def test_a_namespace_of_its_own_with_credentials_of_its_own(
     machine: Machine, rollouts: Callable[[], Rollouts], own: str
 ) -> None:
     install = ("hack/install.sh", "-n", own, "--namespace-scope-mode", "--quickstart")
+    kserve = kserve_with_definition(machine, "inferenceservices.serving.kserve.io")
     with rollouts():
         machine.must(*install, "--generate-credentials", "--modelmesh-serving-image", "host:5000/c@sha256:1")
         generated = entry(machine, own, "minio-credentials", "access-key")
@@ -110,6 +121,11 @@ def test_a_namespace_of_its_own_with_credentials_of_its_own(
     assert "clusterservingruntimes" not in machine.must("kubectl", "get", "crd", "-o", "name")
     assert "triton-2.x" in machine.must("kubectl", "get", "servingruntimes", "-o", "name")
 
+    # What KServe has brought stays as it was.
+    definition = machine.must("kubectl", "get", "crd", "inferenceservices.serving.kserve.io", "-o", "json")
+    assert json.loads(definition)["metadata"]["annotations"]["brought-by"] == "kserve"
+    assert OURS.partition("=")[0] not in json.loads(definition)["metadata"].get("labels", {})
+
     # Another controller needs the definitions, and the user his storage.
     other = namespace_for(machine, "other")
     machine.must("kubectl", "create", "deployment", "elsewhere", "--image=x:1", "-n", other)
@@ -118,10 +134,12 @@ def test_a_namespace_of_its_own_with_credentials_of_its_own(
     removed = machine.must("hack/delete.sh", "-n", own)
     machine.must("kubectl", "delete", "namespace", other, "--wait=false")
     machine.must("kubectl", "delete", "deployment", "elsewhere", "-n", other)
-    assert "stay, for the controller in namespace other" in removed
+    machine.must("kubectl", "delete", "deployment", "kserve-controller-manager", "-n", kserve)
+    assert "stay, for the controller in namespace other and KServe" in removed
     assert "keeps storages of yours: mine" in removed
     assert "inferenceservices" in machine.must("kubectl", "get", "crd", "-o", "name")
     assert machine.must("kubectl", "get", "servingruntimes", "-n", own, "-o", "name") == ""
+    machine.must("kubectl", "delete", "crd", "inferenceservices.serving.kserve.io")
     machine.must("kubectl", "delete", "secret", "storage-config", "-n", own)
 
 
