@@ -19,11 +19,17 @@ from mesh.proactive import Load
 from mesh.registry import Registry
 from store.base import Compare, Delete
 from store.errors import StoreError
-from store.records import ModelRecord, VModelRecord
+from store.records import InstanceRecord, ModelRecord, VModelRecord
+from store.table import Entry
 
 PERIOD_SECONDS = 30.0
 SWEEP_SECONDS = 120.0
 """How often all models are looked at, for the first time so long after an instance began to lead."""
+LATELY_MS = 7_200_000
+"""Soon after an instance has become ready, what was used or wanted within two hours is loaded: there may have
+been nobody who could. A new model that is to be loaded counts as used an hour ago."""
+JOINED_SECONDS = 3.0
+"""After an instance has become ready, so that several that start together are one."""
 GONE_SECONDS = 600.0
 """An instance that was not seen for ten minutes does not come back; until then its copies are only ignored.
 """
@@ -55,13 +61,15 @@ class Housekeeper:
         self._missing: dict[str, float] = {}
         self._miscounted: dict[str, Miscount] = {}
         self._loading: asyncio.Task[None] | None = None
+        self._joined = asyncio.Event()
+        registry.instances.subscribe(self._on_instance)
 
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
         swept = self._monotonic()
         try:
             while True:
-                await asyncio.sleep(PERIOD_SECONDS)
+                joined = await self._pause()
                 # Everybody notes who is missing, so that a new leader need not begin to wait.
                 self._note_missing(id_ for id_, _ in self._registry.instances.items())
                 if not self._registry.is_leader():
@@ -72,6 +80,8 @@ class Housekeeper:
                     if self._monotonic() - swept >= SWEEP_SECONDS:
                         swept = self._monotonic()
                         await self.sweep()
+                    elif joined:
+                        await self.sweep(since=self._now() - LATELY_MS)
                 except (MeshError, StoreError) as error:
                     log.warning("housekeeping not finished, it goes on later", error=str(error))
                 except Exception:
@@ -97,8 +107,8 @@ class Housekeeper:
             await self._registry.update_many(models, copies.vanished(instance_id))
             del self._missing[instance_id]
 
-    async def sweep(self) -> None:
-        """Corrects records and begins to load ahead. Raises MeshError."""
+    async def sweep(self, *, since: int = 0) -> None:
+        """Corrects records and begins to load ahead what was used or wanted since then. Raises MeshError."""
         models = [(id_, row.value) for id_, row in self._registry.models.items()]
         vmodels = [row.value for _, row in self._registry.vmodels.items()]
         instances = {id_: row.value for id_, row in self._registry.instances.items()}
@@ -111,8 +121,9 @@ class Housekeeper:
             await self._registry.update_many(impossible, lambda record: repair.plausible(record, now))
         await self._recount(miscounted)
         if self._loading is None or self._loading.done():
+            recent = [(id_, record) for id_, record in models if record.last_used >= since]
             loads = await asyncio.to_thread(
-                proactive.plan, models, instances, self._constraints(), now, self._failure_terms
+                proactive.plan, recent, instances, self._constraints(), now, self._failure_terms
             )
             slots = sum(record.load_slots for record in instances.values() if record.ready)
             if loads:
@@ -122,6 +133,23 @@ class Housekeeper:
         """Waits for the end of what `sweep` has begun."""
         if self._loading:
             await self._loading
+
+    async def _pause(self) -> bool:
+        """Waits for the next look; returns whether it comes early, because an instance has become ready."""
+        try:
+            async with asyncio.timeout(PERIOD_SECONDS):
+                await self._joined.wait()
+        except TimeoutError:
+            return False
+        await asyncio.sleep(JOINED_SECONDS)
+        self._joined.clear()
+        return True
+
+    def _on_instance(
+        self, _id: str, before: Entry[InstanceRecord] | None, now: Entry[InstanceRecord] | None
+    ) -> None:
+        if now and now.value.ready and not (before and before.value.ready):
+            self._joined.set()
 
     def _note_missing(self, present: Iterable[str]) -> None:
         there, now = set(present), self._monotonic()

@@ -196,3 +196,16 @@ async def test_what_no_pass_expected_ends_neither_the_janitor_nor_the_leader(
     for run in runs:
         run.cancel()
     await asyncio.gather(*runs, return_exceptions=True)
+
+
+async def test_what_was_wanted_while_nobody_could_load_it_is_loaded_soon_after_somebody_can(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "JOINED_SECONDS", 0.1)
+    one = await mesh.add(runtime=FakeRuntime(status=0))  # type: ignore[arg-type]
+    now = mesh.clock()
+    for name, hours in (("wanted", 1), ("registered", 6)):
+        fields = ModelRecord(type="t", path="SIZE_1000_0_0", last_used=now - hours * 3_600_000)
+        await one.node.registry.update(name, lambda _, fields=fields: fields)
+    one.runtime.status = 1  # type: ignore[assignment]
+    await until(lambda: one.runtime.loads == ["wanted"])
