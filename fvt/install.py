@@ -62,6 +62,15 @@ def remove_namespace(cluster: Cluster, name: str) -> None:
         cluster.kubectl("delete", "namespace", name, seconds=180)
 
 
+def clear(cluster: Cluster, config: Path) -> None:
+    """Make the FVT's namespace, empty; an installation that a broken-off run left there is removed."""
+    make_namespace(cluster, cluster.namespace)
+    if cluster.find("deployment", "modelmesh-controller"):
+        uninstall(cluster, config)
+    remove_namespace(cluster, cluster.namespace)
+    make_namespace(cluster, cluster.namespace)
+
+
 def _script(cluster: Cluster, seconds: float, *command: str) -> str:
     _log.info("$ %s", " ".join(command))
     began = time.monotonic()

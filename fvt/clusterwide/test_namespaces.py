@@ -12,7 +12,7 @@ import pytest
 from fvt import overlay
 from fvt.cluster import RUNTIME_PODS, SERVICE, Cluster
 from fvt.conftest import RUNTIMES, inference_of
-from fvt.install import install, make_namespace, remove_namespace, uninstall
+from fvt.install import clear, install, make_namespace, remove_namespace, uninstall
 from fvt.inventory import inventory
 from fvt.objects import GROUP, XGBOOST, isvc
 from fvt.waiting import wait
@@ -37,11 +37,12 @@ class Wide(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def before(cluster: Cluster, pytestconfig: pytest.Config) -> set[str]:
+def before(cluster: Cluster, config: Path, pytestconfig: pytest.Config) -> set[str]:
     """What is in the cluster before anything is installed; the namespaces are there and empty."""
     if pytestconfig.getoption("--installed"):
         pytest.skip("installs for the whole cluster, and --installed says that something is installed")
-    for name in (cluster.namespace, ONE, TWO):
+    clear(cluster, config)
+    for name in (ONE, TWO):
         make_namespace(cluster, name)
     return inventory(cluster)
 

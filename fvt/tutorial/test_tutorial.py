@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fvt.cluster import CONTROLLER_PODS, Cluster
-from fvt.install import MARK, make_namespace, remove_namespace, uninstall
+from fvt.install import MARK, clear, remove_namespace
 from fvt.overlay import ROOT
 from fvt.tutorial.page import cells, columns, commands
 from fvt.waiting import wait
@@ -119,9 +119,7 @@ def terminal(cluster: Cluster, config: Path, pytestconfig: pytest.Config) -> Ter
         pytest.skip("the tutorial begins with the installation, and --installed says it is there")
     for program in ("grpcurl", "curl"):
         assert shutil.which(program), f"{program} is missing, which the tutorial uses"
-    make_namespace(cluster, cluster.namespace)
-    if cluster.find("deployment", "modelmesh-controller"):  # of a run that was broken off
-        uninstall(cluster, config)
+    clear(cluster, config)
     remove_namespace(cluster, cluster.namespace)
     return Terminal(cluster)
 
