@@ -43,6 +43,10 @@ test: setup ## Run all tests: Rust, Python, and end to end on real servers
 	@for crate in $(CRATES); do $(CARGO) test --locked --manifest-path $$crate; done
 	$(RUN) pytest -q
 
+.PHONY: test-faults
+test-faults: setup ## Test what clients notice of faults: instances killed and replaced, etcd away and wiped (5 minutes)
+	@$(RUN) pytest -q tests/mesh/faults_e2e.py
+
 .PHONY: test-torchserve
 test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads gigabytes; needs Java 17)
 	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py tests/e2e/torchserve_e2e.py
@@ -113,6 +117,10 @@ bench-local: setup ## Measure Modelmesh against its model server called directly
 bench-mesh: setup ## Measure the mesh under churn and at scale, with an echo server in place of a model server
 	@$(RUN) python -m bench.mesh
 	$(RUN) python -m bench.simulation
+
+.PHONY: bench-faults
+bench-faults: setup ## Measure what clients notice of faults
+	@$(RUN) python -m bench.faults
 
 .PHONY: bench-controller
 bench-controller: setup ## Measure the controller with 1,000 and 10,000 InferenceServices on a real kube-apiserver
