@@ -258,6 +258,32 @@ def test_the_first_program_that_works_is_taken(tmp_path: Path, monkeypatch: pyte
         engine.find("kaniko")
 
 
+@pytest.mark.parametrize("name", ["docker", "podman", "buildah"])
+def test_a_build_is_asked_for_in_the_words_of_each_program(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    mount = engine.Mount(tmp_path, "/cache")
+    asked = engine.Engine(name)
+    asked.build("a:1", tmp_path, containerfile=tmp_path / "File", arguments={"BASE": "b:1"}, mounts=(mount,))
+    said = (tmp_path / "said").read_text()
+    assert said.startswith(f"build --tag a:1 --file {tmp_path}/File --build-arg BASE=b:1")
+    assert said.endswith(f" {tmp_path}\n")
+    assert (f"--volume {tmp_path}:/cache:rw" in said) == (name != "docker")
+    assert ("--isolation chroot" in said) == (name == "buildah")
+
+
+def test_a_program_that_fails_is_an_error_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "podman", 3)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ImageError, match="saving a:1 failed: podman ended with status 3"):
+        engine.Engine("podman").save("a:1", tmp_path / "a.tar")
+
+
 def test_docker_without_a_registry_is_told_what_else_to_use(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="podman or buildah"):
         bases.find(engine.Engine("docker"), tmp_path, "debian")
