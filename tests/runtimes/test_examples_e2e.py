@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -127,16 +126,35 @@ def test_the_servers_own_words_reach_the_models_owner(cluster: Cluster) -> None:
     assert "this is no linear model" in cluster.machine.wait_failed("broken-model")["message"]
 
 
+def kill(machine: Machine, runtime: str, container: str) -> None:
+    statuses = pod_of(machine, runtime)["status"]["containerStatuses"]
+    (found,) = (status for status in statuses if status["name"] == container)
+    os.kill(int(found["containerID"].removeprefix("process://")), signal.SIGKILL)
+
+
 def test_a_server_that_was_killed_gets_its_models_again(cluster: Cluster) -> None:
     example = EXAMPLES / "own-server"
     name = deploy(cluster.machine, example / "isvc-pull-less.yaml")
-    statuses = pod_of(cluster.machine, "own-server-pull-less")["status"]["containerStatuses"]
-    (server,) = (status for status in statuses if status["name"] == "own-server")
-    os.kill(int(server["containerID"].removeprefix("process://")), signal.SIGKILL)
+    kill(cluster.machine, "own-server-pull-less", "own-server")
 
     def answers() -> bool:
         url = f"http://127.0.0.1:{cluster.machine.rest_port}/v2/models/{name}/infer"
-        answer = httpx.post(url, json=json.loads((example / "request.json").read_text()), timeout=60)
+        answer = httpx.post(url, content=(example / "request.json").read_bytes(), timeout=60)
         return answer.status_code == 200 and answer.json()["outputs"][0]["data"] == [2.5]
 
-    until(answers, "the model to be loaded again", 60)
+    until(answers, "the model to be loaded again")
+
+
+def test_a_server_that_was_killed_behind_its_adapter_gets_its_models_again(cluster: Cluster) -> None:
+    name = deploy(cluster.machine, EXAMPLES / "own-adapter" / "isvc.yaml")
+    kill(cluster.machine, "dictionary", "dictionary")
+
+    def answers() -> bool:
+        with grpc.insecure_channel(f"127.0.0.1:{cluster.machine.grpc_port}") as channel:
+            define = channel.unary_unary("/dictionary.Dictionary/Define")
+            try:
+                return b"purrs" in define(b"\x0a\x03cat", metadata=(("mm-vmodel-id", name),), timeout=60)
+            except grpc.RpcError:
+                return False
+
+    until(answers, "the dictionary to be opened again")

@@ -180,6 +180,7 @@ async def main() -> None:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
     spi_grpc.add_ModelRuntimeServicer_to_server(runtime, server)
     v2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(runtime.models), server)
+    os.umask(0)  # the mesh, whose user is another one, must be able to connect to a socket
     server.add_insecure_port(_address(endpoint))
     await server.start()
     print(f"serving at {endpoint}", flush=True)
