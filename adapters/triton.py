@@ -1,12 +1,16 @@
 """The adapter of NVIDIA's Triton: ONNX, TorchScript, TensorFlow, TensorRT and whatever a backend serves.
 
 Triton wants `MODEL/VERSION/FILE`, where the file's name tells the backend, and takes a `config.pbtxt` beside
-the versions. Models are linked into that form; a repository that has it already is linked as it is.
+the versions. Models are linked into that form; a repository that has it already is linked as it is. Keras'
+HDF5 files are converted to ONNX.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from adapters import pbtxt
 from adapters.errors import InvalidModelError
@@ -15,10 +19,8 @@ from adapters.sdk import Model, V2Server
 from adapters.sdk.schema import Schema, Tensor, read_schema
 from adapters.versions import newest_version
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _CONFIG_FILE = "config.pbtxt"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 # Pulled beside a model by old clients; no part of it.
 _SCHEMA_FILE = "_schema.json"
 
@@ -77,15 +79,15 @@ class TritonAdapter(V2Server):
                     (folder / entry.name).symlink_to(entry)
             config, mode = _rewritten(native, schema), native.stat().st_mode & 0o777
         else:
-            _link_version(model, folder)
+            backend = _link_version(model, folder)
             if schema is None:
                 return
-            config, mode = _generated(model.type, schema), 0o644
+            config, mode = _generated(backend, schema), 0o644
         write_whole(folder / _CONFIG_FILE, config.encode(), mode=mode)
 
 
-def _link_version(model: Model, folder: Path) -> None:
-    """Links a file or folder as the one version that Triton is to load."""
+def _link_version(model: Model, folder: Path) -> str | None:
+    """Links a file or folder as the one version that Triton is to load; returns its backend, if known."""
     version, source = "1", model.path
     if source.is_dir():
         content = _content(source)
@@ -94,14 +96,32 @@ def _link_version(model: Model, folder: Path) -> None:
         if len(content) == 1 and model.type in _BACKENDS:
             source = content[0]
     if source.is_file() and model.type == "keras":
-        raise InvalidModelError(
-            f"{source.name} is a Keras file, which Triton cannot load; store the model as a SavedModel "
-            '(model.export("FOLDER")) or as ONNX',
-        )
+        _convert(source, folder / version / "model.onnx")
+        return "onnxruntime"
     if source.is_file():
         _link(folder / version / _FILE_NAMES.get(model.type, source.name), source)
     else:
         _link(folder / version / _FOLDER_NAMES.get(model.type, ""), source)
+    return _BACKENDS.get(model.type)
+
+
+def _convert(file: Path, result: Path) -> None:
+    """Writes a Keras file as ONNX, by a process whose memory goes with it."""
+    advice = 'store the model as a SavedModel (model.export("FOLDER")) or as ONNX'
+    with file.open("rb") as content:
+        if content.read(len(_HDF5)) != _HDF5:
+            raise InvalidModelError(
+                f"{file.name} is no HDF5 file of Keras, which is what is converted; {advice}"
+            )
+    result.parent.mkdir(mode=0o755)
+    command = [sys.executable, "-P", "-m", "adapters.keras", str(file), str(result)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode > 1:
+        raise OSError(done.returncode, os.strerror(done.returncode), str(result))
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"its conversion ended with status {done.returncode}"]
+        raise InvalidModelError(f"{file.name} cannot be converted to ONNX: {said[-1]}; {advice}")
 
 
 def _content(folder: Path) -> list[Path]:
@@ -113,8 +133,7 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target)
 
 
-def _generated(model_type: str, schema: Schema) -> str:
-    backend = _BACKENDS.get(model_type)
+def _generated(backend: str | None, schema: Schema) -> str:
     lines = [f"backend: {pbtxt.quoted(backend)}\n"] if backend else []
     for side, tensors in (("input", schema.inputs), ("output", schema.outputs)):
         lines += _tensors(side, tensors or [])

@@ -41,7 +41,7 @@ def test_what_cannot_be_laid_out_is_told_on_one_line(
     (tmp_path / "mnist.h5").write_text("")
     assert main([str(tmp_path / "mnist.h5"), "--runtime", "triton", "--format", "keras"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("modelmesh inspect-model: mnist.h5 is a Keras file")
+    assert error.startswith("modelmesh inspect-model: mnist.h5 is no HDF5 file of Keras")
     assert error.count("\n") == 1
     assert main([str(tmp_path), "--runtime", "vllm"]) == 1
     assert 'unknown server type "vllm"' in capsys.readouterr().err

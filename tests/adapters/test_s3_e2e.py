@@ -166,7 +166,7 @@ FAILURES: list[tuple[str, dict[str, Any], type[AdapterError], str]] = [
     ("tree", {"storage_key": "half"}, StorageConfigError, "lack secret_access_key"),
     ("tree", {"storage_key": "no-scheme"}, StorageConfigError, "no http or https URL"),
     ("tree", {"storage_key": "bad-certificate"}, StorageConfigError, "bad-certificate"),
-    ("", {}, StorageConfigError, "no path in its storage"),
+    ("", {}, StorageConfigError, "Predictor Storage field missing: the model has no path"),
     (
         "tree",
         {"storage_key": None, "storage_params": {"type": "ftp"}},

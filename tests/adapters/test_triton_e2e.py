@@ -1,6 +1,7 @@
 """The Triton adapter with a real Triton and a real S3 server."""
 
 import asyncio
+import json
 import os
 import signal
 import struct
@@ -25,12 +26,15 @@ pytestmark = pytest.mark.e2e
 
 STARTING = RuntimeStatusResponse.STARTING
 FOLDER = "_triton_models"
+KERAS = Path(__file__).with_name("keras_files")
 
 
 @pytest.fixture(scope="session")
 def _stored(s3: Any) -> None:
     for key, content in OBJECTS.items():
         obstore.put(s3.store(), f"triton/{key}", content)
+    for file in KERAS.glob("*.h5"):
+        obstore.put(s3.store(), f"triton/keras/{file.name}", file.read_bytes())
 
 
 @pytest.fixture
@@ -103,6 +107,33 @@ async def test_onnx_models_answer_and_leave_nothing(
     code, message = await refused(relu(inference, "relu__isvc-1", [[1, 2, 3, 4]]))
     assert code is grpc.StatusCode.NOT_FOUND  # what the mesh recognises
     assert "relu__isvc-1" in message
+
+
+@pytest.mark.parametrize("name", ["images-2", "images-3", "branches-2", "branches-3"])
+async def test_files_of_keras_answer_as_keras_did(adapter: Any, inference: Any, name: str) -> None:
+    asked = json.loads((KERAS / "answers.json").read_text())[name]
+    await load(adapter, "m", f"keras/{name}.h5", "keras")
+    request = ModelInferRequest(model_name="m")
+    for tensor, values in asked["inputs"].items():
+        given = request.inputs.add(name=tensor, datatype="FP32", shape=shape(values))
+        given.contents.fp32_contents.extend(flat(values))
+    answer = await inference.ModelInfer(request, timeout=20)
+    assert {output.name for output in answer.outputs} == set(asked["outputs"])
+    for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
+        expected = asked["outputs"][output.name]
+        assert list(output.shape) == shape(expected)
+        got = struct.unpack(f"<{len(content) // 4}f", content)
+        assert got == pytest.approx(flat(expected), abs=1e-6)
+    await adapter.mesh.unload("m")
+    assert adapter.files() == []
+
+
+def shape(values: Any) -> list[int]:
+    return [len(values), *shape(values[0])] if isinstance(values, list) else []
+
+
+def flat(values: Any) -> list[float]:
+    return [each for value in values for each in flat(value)] if isinstance(values, list) else [values]
 
 
 async def test_a_native_repository_with_a_python_model_answers_under_the_id_of_the_mesh(

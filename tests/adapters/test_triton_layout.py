@@ -10,6 +10,7 @@ from adapters.sdk import Model, Settings
 from adapters.triton import TritonAdapter
 
 MODEL_ID = "model__isvc-1"
+KERAS = Path(__file__).with_name("keras_files")
 
 
 class Layout:
@@ -244,11 +245,36 @@ def test_a_configuration_that_cannot_be_read_is_refused_with_the_line(
 # ---------------------------------------------------------------- what cannot be laid out
 
 
-@pytest.mark.parametrize("path", ["mnist.h5", "folder"])
-def test_a_keras_file_is_refused_with_what_to_do(layout: Layout, path: str) -> None:
-    layout.write("mnist.h5", "folder/mnist.h5")
-    with pytest.raises(InvalidModelError, match=r"mnist\.h5 is a Keras file.*SavedModel"):
-        layout.lay_out("keras", path)
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("embedding.h5", "cannot be converted to ONNX: layer words is a Embedding, which is not converted"),
+        ("only.weights.h5", "cannot be converted to ONNX: it has weights only"),
+        ("cut.h5", "cannot be converted to ONNX: it cannot be read as a Keras model: "),
+        ("new.keras", "is no HDF5 file of Keras"),
+    ],
+)
+def test_a_keras_file_that_cannot_be_converted_is_refused_with_what_to_do(
+    layout: Layout, file: str, reason: str
+) -> None:
+    content = (KERAS / file.replace("cut", "images-3")).read_bytes()
+    (layout.source / file).write_bytes(content[:20_000] if file == "cut.h5" else content)
+    with pytest.raises(InvalidModelError) as raised:
+        layout.lay_out("keras", file)
+    assert str(raised.value).startswith(f"{file} {reason}")
+    assert str(raised.value).endswith('SavedModel (model.export("FOLDER")) or as ONNX')
+
+
+@pytest.mark.parametrize("path", ["images-2.h5", "folder"])
+def test_a_keras_file_becomes_onnx_beside_its_original(layout: Layout, path: str) -> None:
+    content = (KERAS / "images-2.h5").read_bytes()
+    file = layout.source / path if path.endswith(".h5") else layout.source / path / "images-2.h5"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    layout.lay_out("keras", path, schema=layout.schema(inputs=[("input_1", "FP32", [-1, 12, 12, 2])]))
+    assert (layout.folder / "1" / "model.onnx").stat().st_size > 1000
+    assert layout.config.startswith('backend: "onnxruntime"\n')
+    assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize("value", ["4", "garbage"])
