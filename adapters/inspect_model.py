@@ -71,6 +71,8 @@ def _tree(folder: Path, root: Path, indent: str) -> Iterator[str]:
         elif entry.is_dir():
             yield f"{indent}{entry.name}/"
             yield from _tree(entry, root, f"{indent}  ")
+        elif entry.suffix == ".onnx":
+            yield f"{indent}{entry.name} (converted, {entry.stat().st_size} bytes)"
         else:
             yield f"{indent}{entry.name}"
             text = entry.read_text().replace(str(root), _ROOT)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def test_every_server_can_be_asked_for(
     (tmp_path / "net").write_text("")
     assert main([str(tmp_path / "net"), "--runtime", runtime, "--format", "ONNX"]) == 0
     assert expected in capsys.readouterr().out
+
+
+def test_what_is_converted_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(__file__).with_name("keras_files") / "images-3.h5"
+    assert main([str(file), "--runtime", "triton", "--format", "keras"]) == 0
+    assert re.search(r"^      model\.onnx \(converted, \d{4} bytes\)$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_what_cannot_be_laid_out_is_told_on_one_line(
