@@ -1,17 +1,23 @@
 # mypy: disable-error-code="import-not-found"
-"""Writes the network of `train.py` as ONNX and as OpenVINO IR.
+"""Writes the network of `train.py` for other servers: as ONNX, as OpenVINO IR, and by Keras.
 
     python convert.py WEIGHTS FOLDER
 
-writes below FOLDER, with the names of the original's samples (a 28-by-28 picture `Input3` to ten scores):
+writes below FOLDER, with the tensors of the original's samples:
 
-    onnx/mnist.onnx
-    openvino/mnist/mnist.xml, mnist.bin
+    onnx/mnist.onnx                          a picture `Input3`, 1 by 28 by 28, to ten scores
+    openvino/mnist/mnist.xml, mnist.bin      the same
+    keras/mnist.h5                           a picture `conv2d_input`, 28 by 28 by 1, to ten probabilities
 """
 
+import os
 import sys
 from pathlib import Path
 
+# Keras trains nothing here; of its back ends this is the one that is there anyway.
+os.environ["KERAS_BACKEND"] = "openvino"
+
+import keras
 import numpy as np
 import onnx
 import openvino
@@ -40,10 +46,25 @@ def network(weights: dict[str, np.ndarray]) -> onnx.ModelProto:
     return model
 
 
+def keras_network(weights: dict[str, np.ndarray]) -> keras.Model:
+    """Return the same network as Keras' own object."""
+    layers = [
+        keras.layers.InputLayer(shape=(28, 28, 1), name="conv2d_input"),
+        keras.layers.Flatten(name="flatten"),
+        keras.layers.Dense(64, activation="relu", name="dense"),
+        keras.layers.Dense(10, activation="softmax", name="dense_1"),
+    ]
+    model = keras.Sequential(layers, name="mnist")
+    model.set_weights([weights[name] for name in ("w1", "b1", "w2", "b2")])
+    return model
+
+
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
-    for name in ("onnx", "openvino/mnist"):
+    for name in ("keras", "onnx", "openvino/mnist"):
         (target / name).mkdir(parents=True, exist_ok=True)
-    onnx.save(network(dict(np.load(source))), target / "onnx" / "mnist.onnx")
+    weights = dict(np.load(source))
+    keras_network(weights).save(target / "keras" / "mnist.h5")
+    onnx.save(network(weights), target / "onnx" / "mnist.onnx")
     converted = openvino.convert_model(target / "onnx" / "mnist.onnx")
     openvino.save_model(converted, target / "openvino" / "mnist" / "mnist.xml", compress_to_fp16=False)
