@@ -137,6 +137,9 @@ class BytePath(Protocol):
     def in_flight(self, model_id: str) -> int:
         """Requests now on the own copy."""
 
+    def limit(self, model_id: str, concurrent: int, queued: int) -> None:
+        """Requests at a time on the own copy, and how many more wait; 0 concurrent: any number."""
+
     def set_ready(self, ready: bool) -> None:  # noqa: FBT001
         """Whether clients may come."""
 

@@ -44,7 +44,6 @@ UNSUPPORTED = (
     "MM_LOG_REQUEST_HEADERS",
     "MM_PAYLOAD_PROCESSORS",
     "MM_INFO_METRICS",
-    "MM_MAX_INFLIGHT_PER_MODEL_COPY",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
     "MM_FAILFAST_UPGRADE_ENABLED",
     "BOOTSTRAP_CLEARANCE_PERIOD_MS",
@@ -111,6 +110,8 @@ class Config:
     """How many models of one request are asked at the same time."""
     max_connection_age_s: int | None = None
     connection_age_grace_s: int | None = None
+    max_in_flight_per_copy: int = 0
+    """Requests on a copy where the server limits them; 0: as usual, below 0: any number."""
     static_models: str = ""
     static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
@@ -188,6 +189,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         multi_parallelism=env.number("MM_MULTI_PARALLELISM", 4, least=1),
         max_connection_age_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS", 0, least=0) or None,
         connection_age_grace_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_GRACE_SECS", 0, least=0) or None,
+        max_in_flight_per_copy=env.number("MM_MAX_INFLIGHT_PER_MODEL_COPY", 0, least=-1),
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
         static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
         ignored=env.ignored(),

@@ -108,7 +108,9 @@ class MeshProcess:
             log.warning("setting without effect: it is not supported yet", name=name)
         self._store = await connect(read_connection(config.kv_store))
         byte_path = NativeBytePath(config)
-        runtime = Runtime(config.runtime_target, config.serving_target, byte_path)
+        runtime = Runtime(
+            config.runtime_target, config.serving_target, byte_path, config.max_in_flight_per_copy
+        )
         settings = Settings(self._constraints.value, self._rules.value)
         node = MeshNode(config, self._store, runtime, byte_path, settings)
         self._node = node

@@ -74,6 +74,10 @@ class NativeBytePath:
         """As BytePath.in_flight."""
         return self._dataplane.in_flight(model_id)
 
+    def limit(self, model_id: str, concurrent: int, queued: int) -> None:
+        """As BytePath.limit."""
+        self._dataplane.limit(model_id, concurrent, queued)
+
     def set_ready(self, ready: bool) -> None:  # noqa: FBT001
         """As BytePath.set_ready."""
         self._dataplane.set_ready(ready)

@@ -40,6 +40,9 @@ SIZE_TIMEOUT_SECONDS = 30.0
 UNLOAD_TIMEOUT_SECONDS = 120.0
 HOLDS_TIMEOUT_SECONDS = 10.0
 PROBE_TIMEOUT_SECONDS = 1.0
+LEAST_QUEUE, QUEUE_FACTOR = 16, 8
+"""Requests on a copy whose concurrency the server limits: so many times the limit, but at least so many."""
+UNBOUNDED_QUEUE = 2**31
 CONNECTION_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -79,8 +82,14 @@ class RuntimeTerms:
 class Runtime:
     """The client of one model server, called through `byte_path`."""
 
-    def __init__(self, target: str, serving_target: str, byte_path: BytePath) -> None:
+    def __init__(
+        self, target: str, serving_target: str, byte_path: BytePath, max_in_flight_per_copy: int = 0
+    ) -> None:
+        """`max_in_flight_per_copy` counts where the server limits requests; 0: it follows the limit."""
         self._target = target
+        self._byte_path = byte_path
+        self._max_in_flight_per_copy = max_in_flight_per_copy
+        self._limits_concurrency = False
         self._serving_target = serving_target
         self._channel = byte_path.channel(target)
         self._predicts = True
@@ -100,6 +109,7 @@ class Runtime:
                 answer = await self._status()
                 if answer.status == RuntimeStatusResponse.READY:
                     if not (fault := _fault(answer)):
+                        self._limits_concurrency = answer.limitModelConcurrency
                         return _terms(answer)
                     why = f"its terms cannot be used: {fault}"
                 elif answer.status == RuntimeStatusResponse.FAILING:
@@ -169,6 +179,12 @@ class Runtime:
                 raise RuntimeDownError(f"the model server is not available: {error.details}") from error
             raise LoadFailedError(error.code, error.details or "the model server gave no reason") from error
         answer = LoadModelResponse.FromString(reply.message)
+        if self._limits_concurrency:
+            concurrent = max(1, answer.maxConcurrency)
+            most = self._max_in_flight_per_copy or max(LEAST_QUEUE, QUEUE_FACTOR * concurrent)
+            # A negative bound is the original's word for none.
+            queued = max(0, most - concurrent) if most > 0 else UNBOUNDED_QUEUE
+            self._byte_path.limit(info.model_id, concurrent, queued)
         return Resources(answer.sizeInBytes) if answer.sizeInBytes else await self._measure(info.model_id)
 
     async def predict(self, info: ModelInfo) -> Resources | None:
@@ -195,6 +211,7 @@ class Runtime:
 
     async def unload(self, model_id: str) -> None:
         """Unloads a model; an unknown one is success. Raises RuntimeDownError, LoadFailedError."""
+        self._byte_path.limit(model_id, 0, 0)
         request = UnloadModelRequest(modelId=model_id)
         try:
             await self._channel.call(

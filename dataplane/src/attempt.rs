@@ -1,6 +1,7 @@
 //! One call to one copy of a model: what came of it, and whether another copy may do better.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Response};
@@ -13,6 +14,7 @@ use crate::grpc::Message;
 use crate::headers;
 use crate::metrics::InvokeTimer;
 use crate::plane::Plane;
+use crate::service;
 use crate::status::{Code, Status};
 use crate::table::{LocalUse, Model, PeerCopy};
 use crate::upstream::Upstream;
@@ -61,6 +63,13 @@ pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUs
     let Some(runtime) = &plane.runtime else {
         return unavailable(Status::unavailable("this instance has no model server"));
     };
+    let turn = match model.turn(plane.config.max_in_flight_per_model).await {
+        Ok(turn) => turn,
+        Err(status) => {
+            plane.metrics.rejections.fetch_add(1, Ordering::Relaxed);
+            return Attempt::Exhausted(service::failed(&status));
+        }
+    };
     let body = match call.injected(plane, model) {
         Ok(body) => body,
         Err(status) => return Attempt::Refused(status),
@@ -75,7 +84,7 @@ pub async fn local(plane: &Plane, call: &Call, model: &Arc<Model>, used: LocalUs
             return failed(call, failure);
         }
     };
-    let held = Held { local: Some(used), invoke: Some(invoke), ..Held::default() };
+    let held = Held { local: Some(used), turn, invoke: Some(invoke), ..Held::default() };
     match served.status.as_ref().map_or(Verdict::Served, verdict) {
         Verdict::Served => Attempt::Answer(served.answer(call.deadline, held)),
         Verdict::Lost if has(runtime, call, model, limit).await => {

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use crate::compression;
@@ -119,7 +120,10 @@ fn pieces(message: &Message) -> SmallVec<[Bytes; 2]> {
         return SmallVec::from_iter([flat.freeze()]);
     }
     let mut pieces: SmallVec<[Bytes; 2]> = message.body.chunks().iter().rev().cloned().collect();
-    pieces.push(Bytes::copy_from_slice(&prefix));
+    // A frame for the prefix alone would cost more than the copy.
+    let is_small = pieces.last().is_some_and(|first| first.len() < FLATTEN_BELOW);
+    let first = if is_small { pieces.pop() } else { None }.unwrap_or_default();
+    pieces.push([&prefix, &*first].concat().into());
     pieces
 }
 
@@ -169,6 +173,8 @@ impl Body for Outgoing {
 pub struct Held {
     /// The local copy.
     pub local: Option<LocalUse>,
+    /// The turn at the model server.
+    pub turn: Option<OwnedSemaphorePermit>,
     /// The peer.
     pub peer: Option<Occupied>,
     /// The measurement of the model server's call.
@@ -193,6 +199,7 @@ impl Held {
             timer.finish(code, bytes);
         }
         self.local = None;
+        self.turn = None;
         self.peer = None;
         self.closing = None;
     }

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod body;
 pub mod call;
 pub mod compression;
+pub mod cork;
 pub mod exchange;
 pub mod grpc;
 pub mod guard;

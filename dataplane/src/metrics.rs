@@ -116,6 +116,8 @@ pub struct Metrics {
     pub forwards: AtomicU64,
     /// Times a request had to take another copy, or to ask again.
     pub retries: AtomicU64,
+    /// Requests refused because too many were under way.
+    pub rejections: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -126,6 +128,7 @@ impl Default for Metrics {
             in_flight: Arc::default(),
             forwards: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            rejections: AtomicU64::new(0),
         }
     }
 }
@@ -239,6 +242,9 @@ impl Metrics {
         let retries = "modelmesh_retried_requests_total";
         head(text, retries, "counter", "Times a copy failed and the request went on to another");
         let _ = writeln!(text, "{retries} {}", self.retries.load(Ordering::Relaxed));
+        let rejections = "modelmesh_rejected_requests_total";
+        head(text, rejections, "counter", "Requests refused because too many were under way");
+        let _ = writeln!(text, "{rejections} {}", self.rejections.load(Ordering::Relaxed));
     }
 }
 

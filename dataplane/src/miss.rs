@@ -63,25 +63,32 @@ struct Group {
     outcome: watch::Sender<Option<Outcome>>,
 }
 
+impl Group {
+    fn waiting(&self) -> usize {
+        self.outcome.receiver_count()
+    }
+}
+
 /// All requests waiting for the policy.
 #[derive(Debug)]
 pub struct Misses {
     waiting: Mutex<HashMap<Question, Arc<Group>>>,
     inbox: Arc<Inbox>,
+    most: usize,
 }
 
 impl Misses {
-    /// An empty waiting room, whose questions go to the inbox.
+    /// An empty waiting room, whose questions go to the inbox. For each question at most `most` requests wait.
     #[must_use]
-    pub fn new(inbox: Arc<Inbox>) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default(), inbox })
+    pub fn new(inbox: Arc<Inbox>, most: usize) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::default(), inbox, most })
     }
 
     /// Waits until the policy has put a route into the table. `tried` is when the local copy that failed was
     /// asked.
     ///
     /// # Errors
-    /// What the policy says; `DEADLINE_EXCEEDED` is left to the caller.
+    /// What the policy says, `RESOURCE_EXHAUSTED` if too many wait; `DEADLINE_EXCEEDED` is left to the caller.
     pub async fn wait(
         self: &Arc<Self>,
         question: Question,
@@ -90,6 +97,10 @@ impl Misses {
         deadline: Option<Instant>,
     ) -> Result<(), Status> {
         let group = self.join(question, tried, method, deadline);
+        if group.waiting() >= self.most {
+            let text = format!("{} requests wait for model {} already", self.most, group.question.name);
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
         let mut outcome = group.outcome.subscribe();
         match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
@@ -221,7 +232,7 @@ mod tests {
 
     fn room() -> (Arc<Misses>, Arc<Inbox>) {
         let inbox = Inbox::new().unwrap();
-        (Misses::new(Arc::clone(&inbox)), inbox)
+        (Misses::new(Arc::clone(&inbox), 10), inbox)
     }
 
     fn asked(inbox: &Inbox) -> Ticket {
@@ -253,6 +264,20 @@ mod tests {
             assert_eq!(waiter.await.unwrap(), Ok(()));
         }
         assert!(misses.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn more_than_the_bound_do_not_wait_for_one_model() {
+        let (misses, inbox) = room();
+        let mut waiters = tokio::task::JoinSet::new();
+        for _ in 0..11 {
+            let misses = Arc::clone(&misses);
+            waiters.spawn(async move { misses.wait(question("a"), None, "m", None).await });
+        }
+        let refused = waiters.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        asked(&inbox).answer(Ok(()));
+        assert!(waiters.join_all().await.into_iter().all(|outcome| outcome.is_ok()));
     }
 
     #[tokio::test]

@@ -48,6 +48,9 @@ pub struct Config {
     pub connection_age_grace: Option<Duration>,
     /// Requests of clients served at a time; more are refused.
     pub max_in_flight: usize,
+    /// Requests for one model at a time, on its copy here or waiting for one; more are refused, so that a model
+    /// that hangs leaves room for others.
+    pub max_in_flight_per_model: usize,
 }
 
 /// The state of one instance.
@@ -94,7 +97,7 @@ impl Plane {
                 .runtime
                 .clone()
                 .map(|target| Upstream::new(target, Care::Runtime, config.worker_threads)),
-            misses: Misses::new(Arc::clone(&inbox)),
+            misses: Misses::new(Arc::clone(&inbox), config.max_in_flight_per_model),
             inbox,
             executor: OnceLock::new(),
             metrics: Metrics::default(),

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::body::Answer;
+use crate::cork::Corked;
 use crate::guard::guarded;
 use crate::log;
 use crate::plane::Plane;
@@ -278,7 +279,7 @@ async fn connection(stream: TcpStream, port: Port, plane: Arc<Plane>, mut drain:
     let grace = plane.config.connection_age_grace;
     let handler = service_fn(move |request| handle(Arc::clone(&plane), port, request));
     let builder = builder(port, max_header_bytes);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Corked::new(stream)), handler));
     let aged = tokio::select! {
         _ = connection.as_mut() => return,
         _ = drain.wait_for(|drain| *drain) => false,

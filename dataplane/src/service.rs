@@ -218,9 +218,10 @@ where
     }
 }
 
-/// What is told to a client when this instance serves as many requests as it may.
+/// Counts, and says what is told to, a client that comes when this instance serves as many requests as it may.
 #[must_use]
 pub fn overloaded(plane: &Plane) -> Status {
+    plane.metrics.rejections.fetch_add(1, Ordering::Relaxed);
     let text = format!("this instance serves {} requests already; try again", plane.config.max_in_flight);
     Status { retry_after: Some(OVERLOAD_PAUSE), ..Status::new(Code::ResourceExhausted, text) }
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use http::HeaderValue;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::status::{Code, Status};
 use crate::upstream::Upstream;
 
 const SHARDS: usize = 64;
@@ -59,6 +61,15 @@ pub struct Model {
     in_flight: AtomicU32,
     requests: AtomicU64,
     last_used: AtomicU64,
+    limit: ArcSwapOption<Limit>,
+}
+
+/// How many requests the model server takes for one model at a time.
+#[derive(Debug)]
+pub struct Limit {
+    turns: Arc<Semaphore>,
+    /// Requests on the copy, those that wait for their turn included.
+    most: u32,
 }
 
 impl Model {
@@ -73,6 +84,33 @@ impl Model {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             last_used: AtomicU64::new(0),
+            limit: ArcSwapOption::empty(),
+        }
+    }
+
+    fn set_limit(&self, limit: Option<(u32, u32)>) {
+        self.limit.store(limit.map(|(concurrent, queued)| {
+            let turns = Arc::new(Semaphore::new(concurrent as usize));
+            Arc::new(Limit { turns, most: concurrent.saturating_add(queued) })
+        }));
+    }
+
+    /// Waits until the model server has a turn for this model, in the order of coming; `None` where it has any
+    /// number of them. `used` is the use of the local copy that asks.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` if more than `most` requests are on the copy, or too many wait.
+    pub async fn turn(&self, most: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        let limit = self.limit.load_full();
+        let most = limit.as_ref().map_or(most, |limit| most.min(limit.most as usize));
+        if self.in_flight() as usize > most {
+            let text = format!("Model queue overload: {most} requests for model {} are under way", self.id);
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        match limit {
+            // The semaphore is never closed.
+            Some(limit) => Ok(Arc::clone(&limit.turns).acquire_owned().await.ok()),
+            None => Ok(None),
         }
     }
 
@@ -153,6 +191,8 @@ pub struct Usage {
 pub struct Table {
     models: Sharded<Arc<Model>>,
     aliases: Sharded<Arc<Alias>>,
+    /// Concurrent and queued requests of models whose server limits them.
+    limits: Sharded<(u32, u32)>,
     generation: Mutex<u64>,
     touched: Mutex<Vec<Arc<Model>>>,
     retired: Mutex<Vec<Arc<Model>>>,
@@ -187,7 +227,11 @@ impl Table {
     fn set_model(&self, id: &str, copies: Option<Copies>) {
         match (self.models.get(id), copies) {
             (Some(model), Some(copies)) => model.copies.store(Arc::new(copies)),
-            (None, Some(copies)) => self.models.insert(id, Arc::new(Model::new(id, copies))),
+            (None, Some(copies)) => {
+                let model = Model::new(id, copies);
+                model.set_limit(self.limits.get(id));
+                self.models.insert(id, Arc::new(model));
+            }
             (Some(model), None) => {
                 model.copies.store(Arc::default());
                 self.retired.lock().push(model);
@@ -211,6 +255,19 @@ impl Table {
     #[must_use]
     pub fn model(&self, id: &str) -> Option<Arc<Model>> {
         self.models.get(id)
+    }
+
+    /// Lets the local copy of a model have `concurrent` requests at a time, and `queued` more wait for their
+    /// turn; with 0 concurrent ones there is no limit. It may be set before the model has a route.
+    pub fn limit(&self, id: &str, concurrent: u32, queued: u32) {
+        if concurrent == 0 {
+            self.limits.remove(id);
+        } else {
+            self.limits.insert(id, (concurrent, queued));
+        }
+        if let Some(model) = self.models.get(id) {
+            model.set_limit(self.limits.get(id));
+        }
     }
 
     /// The alias of this name.
@@ -428,6 +485,30 @@ mod tests {
         drop(used);
         update(&table, 4, vec![]);
         assert!(table.pick_local(&table.model("m").unwrap()).is_some());
+    }
+
+    #[tokio::test]
+    async fn requests_take_turns_and_too_many_are_refused() {
+        let table = table(vec![local("m")]);
+        table.limit("n", 1, 0);
+        update(&table, 2, vec![local("n")]);
+        let early = table.model("n").unwrap();
+        let _two = [(); 2].map(|()| table.pick_local(&early).unwrap());
+        assert_eq!(early.turn(100).await.unwrap_err().code, Code::ResourceExhausted);
+        table.limit("m", 1, 1);
+        let model = table.model("m").unwrap();
+        let [one, two, three] = [(); 3].map(|()| table.pick_local(&model).unwrap());
+        assert_eq!(model.turn(100).await.unwrap_err().code, Code::ResourceExhausted);
+        drop(three);
+        let first = model.turn(100).await.unwrap();
+        let mut second = std::pin::pin!(model.turn(100));
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), &mut second).await.is_err());
+        drop((first, one));
+        assert!(second.await.unwrap().is_some());
+        table.limit("m", 0, 0);
+        assert!(model.turn(1).await.unwrap().is_none());
+        assert_eq!(model.turn(0).await.unwrap_err().code, Code::ResourceExhausted);
+        drop(two);
     }
 
     #[test]

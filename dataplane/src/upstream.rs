@@ -15,16 +15,19 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::body::Outgoing;
+use crate::cork::Corked;
 use crate::worker;
 
 /// A server on the same machine or in the same cluster accepts within this, or is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A peer that answers no ping for this long is frozen.
-const PING_INTERVAL: Duration = Duration::from_secs(3);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 /// After its first failure a peer is left alone for this long, then for twice as long, up to the maximum.
 const FIRST_REST: Duration = Duration::from_millis(50);
 const MAX_REST: Duration = Duration::from_secs(5);
@@ -303,15 +306,18 @@ impl Upstream {
             Target::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
-                self.start(TokioIo::new(stream)).await
+                self.start(stream).await
             }
-            Target::Unix(path) => self.start(TokioIo::new(UnixStream::connect(path).await?)).await,
+            Target::Unix(path) => self.start(UnixStream::connect(path).await?).await,
         }
     }
 
-    async fn start<I>(&self, io: I) -> Result<SendRequest<Outgoing>, Box<dyn std::error::Error + Send + Sync>>
+    async fn start<S>(
+        &self,
+        stream: S,
+    ) -> Result<SendRequest<Outgoing>, Box<dyn std::error::Error + Send + Sync>>
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -320,9 +326,9 @@ impl Upstream {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_BYTES);
         if self.care != Care::Runtime {
-            builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
+            builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
         }
-        let (connection, driver) = builder.handshake(io).await?;
+        let (connection, driver) = builder.handshake(TokioIo::new(Corked::new(stream))).await?;
         // The driver's end shows in the connection: requests fail, and the next one connects again.
         tokio::spawn(driver);
         Ok(connection)

@@ -27,6 +27,7 @@ fn config() -> Config {
         max_connection_age: None,
         connection_age_grace: None,
         max_in_flight: 100,
+        max_in_flight_per_model: 100,
     }
 }
 

@@ -51,6 +51,7 @@ class FakeBytes:
     aliases: dict[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     used: dict[str, tuple[int, int]] = field(default_factory=dict)
     flying: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
     ready: bool = False
     generation: int = 0
     rpcs: Mapping[str, tuple[Sequence[int], bool]] = field(default_factory=dict)
@@ -94,6 +95,9 @@ class FakeBytes:
 
     def in_flight(self, model_id: str) -> int:
         return self.flying.get(model_id, 0)
+
+    def limit(self, model_id: str, concurrent: int, queued: int) -> None:
+        self.limits[model_id] = (concurrent, queued)
 
     def set_ready(self, ready: bool) -> None:
         self.ready = ready

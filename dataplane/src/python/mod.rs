@@ -75,11 +75,13 @@ impl Dataplane {
             max_connection_age_s=None,
             connection_age_grace_s=None,
             max_in_flight=10_000,
+            max_in_flight_per_model=5000,
         ),
         text_signature = "(*, instance_id, runtime_target, grpc_listen, \
             rest_listen=(), peer_listen=None, shared_listen_grpc=(), shared_listen_rest=(), \
             max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2, \
-            multi_parallelism=4, max_connection_age_s=None, connection_age_grace_s=None, max_in_flight=10000)"
+            multi_parallelism=4, max_connection_age_s=None, connection_age_grace_s=None, max_in_flight=10000, \
+            max_in_flight_per_model=5000)"
     )]
     #[allow(clippy::too_many_arguments)] // they are keyword arguments
     fn new(
@@ -97,6 +99,7 @@ impl Dataplane {
         max_connection_age_s: Option<u64>,
         connection_age_grace_s: Option<u64>,
         max_in_flight: usize,
+        max_in_flight_per_model: usize,
     ) -> PyResult<Self> {
         let plane = Plane::new(Config {
             instance_id,
@@ -113,6 +116,7 @@ impl Dataplane {
             max_connection_age: max_connection_age_s.map(Duration::from_secs),
             connection_age_grace: connection_age_grace_s.map(Duration::from_secs),
             max_in_flight,
+            max_in_flight_per_model,
         });
         let plane = plane.map_err(|error| os_error(&error))?;
         Ok(Self { plane, server: Mutex::new(None), started: AtomicBool::new(false) })
@@ -199,6 +203,10 @@ impl Dataplane {
 
     fn in_flight(&self, model_id: &str) -> u32 {
         self.plane.table.model(model_id).map_or(0, |model| model.in_flight())
+    }
+
+    fn limit(&self, model_id: &str, concurrent: u32, queued: u32) {
+        self.plane.table.limit(model_id, concurrent, queued);
     }
 
     fn set_ready(&self, ready: bool) -> PyResult<()> {
