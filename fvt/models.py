@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import S3Store
 
+from fvt import overlay
 from fvt.objects import BUCKET, SKLEARN, STORAGE_KEY
 from fvt.waiting import wait
 from tests.adapters.triton_models import RELU_ONNX, UPPER_CONFIG, UPPER_MODEL
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CORRUPT = "fvt/corrupt.joblib"
 RELU = "fvt/relu.onnx"
 UPPER = "fvt/upper"
+KERAS = "fvt/images.h5"
 SCHEMA = "fvt/schema.json"
 SECOND = "fvt/second.joblib"
 """The digit model once more: another path, so another concrete model."""
@@ -28,6 +30,9 @@ _SCHEMA = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
 }
+
+
+KERAS_FILES = overlay.ROOT / "tests" / "adapters" / "keras_files"
 
 
 class Bucket:
@@ -43,6 +48,7 @@ class Bucket:
         wait(lambda: self._has(SKLEARN), f"{SKLEARN} in bucket {BUCKET}", 60)
         self.put(CORRUPT, b"this is not a model")
         self.put(RELU, RELU_ONNX)
+        self.put(KERAS, (KERAS_FILES / "images-2.h5").read_bytes())
         self.put(f"{UPPER}/config.pbtxt", UPPER_CONFIG)
         self.put(f"{UPPER}/1/model.py", UPPER_MODEL)
         self.put(SCHEMA, json.dumps(_SCHEMA).encode())

@@ -54,6 +54,10 @@ def test_pods_come_with_the_first_model_stay_for_the_grace_and_go(
     scaled.wait_deployment(DEPLOYMENT, 0)
     assert time.monotonic() - deleted >= GRACE_SECONDS - 2
 
+    # At once, while the old pod is still going away: the model is loaded without being asked for.
+    scaled.apply(isvc(name))
+    scaled.wait_ready("isvc", name, 60)
+
 
 def test_a_model_that_no_runtime_supports_brings_no_pods(scaled: Cluster, name: str) -> None:
     scaled.apply(isvc(name, "abacus"))

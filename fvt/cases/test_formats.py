@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from base64 import b64decode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from fvt.objects import LIGHTGBM, SKLEARN, XGBOOST, framework_isvc, isvc, predic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fvt.cluster import Cluster
+    from fvt.cluster import JSON, Cluster
     from fvt.models import Bucket
 
 MLSERVER = [
@@ -189,6 +190,33 @@ def test_the_originals_onnx_digits_on_triton_answer(
     answer = inference.rest(name, picture)
     assert answer.status_code == 200, answer.text
     assert answer.json()["outputs"][0]["shape"] == [1, 10]
+
+
+def test_a_file_of_keras_on_triton_answers_as_keras_did(
+    installed: Cluster, models: Bucket, inference: Inference, name: str, needs: Callable[[str], None]
+) -> None:
+    needs("triton")
+    assert models
+    asked = json.loads((extra.KERAS_FILES / "answers.json").read_text())["images-2"]
+    installed.apply(isvc(name, "keras", extra.KERAS))
+    installed.wait_ready("isvc", name)
+    tensors = [_tensor(tensor, values) for tensor, values in asked["inputs"].items()]
+    answer = inference.rest(name, *tensors)
+    assert answer.status_code == 200, answer.text
+    outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    assert outputs == {
+        output: pytest.approx(_tensor(output, values)["data"], abs=1e-5)
+        for output, values in asked["outputs"].items()
+    }
+
+
+def _tensor(name: str, values: Any) -> JSON:
+    """Return nested lists as a tensor of the V2 protocol."""
+    shape = [len(values)]
+    while isinstance(values[0], list):
+        shape.append(len(values[0]))
+        values = [each for value in values for each in value]
+    return {"name": name, "datatype": "FP32", "shape": shape, "data": values}
 
 
 @pytest.mark.parametrize(
