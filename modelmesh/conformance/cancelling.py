@@ -64,5 +64,8 @@ async def cancel_harms_no_other(run: Run) -> None:
     async with run.loaded() as loaded, run.fresh() as cancelled, run.fresh() as other:
         await _cancel(run, cancelled, _MOMENTS[1])
         await run.load(other)
+        # Once more: the first may have come in before the cancellation, which goes its own way.
+        await run.unload(other)
+        await run.load(other)
         if run.can_see:
             await run.demand_present(loaded, "after the load of another model was cancelled")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -157,7 +156,4 @@ def main(argv: Sequence[str]) -> int:
         result = app(list(argv), prog_name="modelmesh conformance", standalone_mode=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 1
     return int(result or 0)
