@@ -70,10 +70,10 @@ class ModelUnderTest:
 class Run:
     """The runtime under test and what the checks share.
 
-    `timeout_s` is the longest that an answer may take, a load's where its terms do not allow more; `start_s` how
-    long the runtime may take to be ready. `terms` are what it said when it was. `first_load_s` is how long the
-    first load took, `load_s` the faster of two; `size_tells` and `inference_tells` say what knows loaded models
-    from others.
+    `timeout_s` is the longest that an answer may take, a load's where its terms do not allow more; `start_s`
+    how long the runtime may take to be ready. `terms` are what it said then. `first_load_s` is how long
+    the first load took, `load_s` the faster of two; `size_tells` and `inference_tells` say what knows loaded
+    models from others.
     """
 
     channel: aio.Channel
