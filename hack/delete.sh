@@ -14,7 +14,7 @@ readonly POLICIES=validatingadmissionpolicies,validatingadmissionpolicybindings
 readonly KINDS=deployments,horizontalpodautoscalers,services,configmaps,poddisruptionbudgets,networkpolicies
 
 NAMESPACE=
-USER_NAMESPACES=()
+USER_NAMESPACES=
 
 usage() {
   cat >&2 <<'EOF'
@@ -36,7 +36,7 @@ read_arguments() {
   while (($#)); do
     case $1 in
       -n | --namespace) need_value "$@" && NAMESPACE=$2 && shift ;;
-      -u | --user-namespaces) need_value "$@" && read -r -a USER_NAMESPACES <<<"$2" && shift ;;
+      -u | --user-namespaces) need_value "$@" && USER_NAMESPACES=$2 && shift ;;
       -p | --local-config-path | --install-config-path) need_value "$@" && shift ;;
       -h | --help) usage ;;
       *) die "unknown option: $1" "delete.sh --help lists all" ;;
@@ -60,7 +60,7 @@ serves_cluster() {
 
 # The namespaces in which the controller has made things, one a line.
 served_namespaces() {
-  printf '%s\n' "$NAMESPACE" "${USER_NAMESPACES[@]}"
+  tr ' ' '\n' <<<"$NAMESPACE $USER_NAMESPACES"
   if serves_cluster; then
     kubectl get namespaces -l modelmesh-enabled=true -o 'jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}'
   fi
@@ -165,12 +165,12 @@ main() {
   [[ -n $NAMESPACE ]] || NAMESPACE=$(current_namespace)
   require_namespace "$NAMESPACE"
   local namespace namespaces
-  mapfile -t namespaces < <(served_namespaces | sort -u | grep .)
+  namespaces=$(served_namespaces | sort -u)
   remove_controller
-  for namespace in "${namespaces[@]}"; do
+  for namespace in $namespaces; do
     remove_runtimes "$namespace"
   done
-  for namespace in "${USER_NAMESPACES[@]}"; do
+  for namespace in $USER_NAMESPACES; do
     disable_namespace "$namespace"
   done
   remove_rights

@@ -26,7 +26,7 @@ QUICKSTART=false
 FVT=false
 DEVELOPER_LOGS=false
 GENERATE=false
-KEPT_DEFINITIONS=()
+KEPT_DEFINITIONS=
 CERTIFICATES=none  # none, self-signed or cert-manager
 
 usage() {
@@ -157,7 +157,7 @@ write_overlay() {
 # Definitions that KServe has brought stay as they are: its own may be newer than ours.
 printf_definitions_of_others() {
   local name
-  for name in "${KEPT_DEFINITIONS[@]}"; do
+  for name in $KEPT_DEFINITIONS; do
     cat <<EOF
   - patch: |
       \$patch: delete
@@ -175,7 +175,7 @@ find_definitions_of_others() {
     name+=.serving.kserve.io
     [[ $name != cluster* || $NAMESPACE_SCOPE != true ]] || continue
     exists crd "$name" && [[ $(kube get crd "$name" -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/managed-by}') != modelmesh-controller ]] || continue
-    KEPT_DEFINITIONS+=("$name")
+    KEPT_DEFINITIONS+=" $name"
     say "  definition $name stays as KServe brought it"
   done
 }
@@ -228,9 +228,9 @@ install_runtimes() {
 }
 
 enable_user_namespaces() {
-  local options=()
-  [[ $QUICKSTART != true ]] || options+=(--create-storage-secret)
-  "$HERE/setup_user_namespaces.sh" -u "$USER_NAMESPACES" -c "$NAMESPACE" -p "$CONFIG" "${options[@]}"
+  local storage=''
+  [[ $QUICKSTART != true ]] || storage=--create-storage-secret
+  "$HERE/setup_user_namespaces.sh" -u "$USER_NAMESPACES" -c "$NAMESPACE" -p "$CONFIG" ${storage:+"$storage"}
 }
 
 main() {

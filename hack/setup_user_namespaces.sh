@@ -13,7 +13,7 @@ source "$HERE/install/dependencies.sh"
 
 NAMESPACE=modelmesh-serving
 CONFIG=$REPOSITORY/config
-USER_NAMESPACES=()
+USER_NAMESPACES=
 STORAGE=false
 RUNTIMES=false
 
@@ -35,7 +35,7 @@ EOF
 read_arguments() {
   while (($#)); do
     case $1 in
-      -u | --user-namespaces) need_value "$@" && read -r -a USER_NAMESPACES <<<"$2" && shift ;;
+      -u | --user-namespaces) need_value "$@" && USER_NAMESPACES=$2 && shift ;;
       -c | --controller-namespace) need_value "$@" && NAMESPACE=$2 && shift ;;
       -p | --install-config-path) need_value "$@" && CONFIG=$2 && shift ;;
       --create-storage-secret) STORAGE=true ;;
@@ -46,7 +46,7 @@ read_arguments() {
     esac
     shift
   done
-  ((${#USER_NAMESPACES[@]})) || die "--user-namespaces is missing"
+  [[ -n $USER_NAMESPACES ]] || die "--user-namespaces is missing"
 }
 
 enable_namespace() {
@@ -72,7 +72,7 @@ main() {
   require_namespace "$NAMESPACE"
   stage_manifests "$CONFIG" "$NAMESPACE" "$REPOSITORY"
   local namespace
-  for namespace in "${USER_NAMESPACES[@]}"; do
+  for namespace in $USER_NAMESPACES; do
     enable_namespace "$namespace"
   done
 }

@@ -13,7 +13,8 @@ make_certificate() {
     say "  the webhook's certificate is good until $(_entry tls.crt | openssl x509 -noout -enddate | cut -d= -f2)"
     return
   fi
-  folder=$(mktemp -d -p "$STAGE")
+  folder=$STAGE/certificate
+  mkdir "$folder"
   _sign "$folder" "$namespace" || die "openssl cannot make the webhook's certificate"
   kube delete secret "$CERTIFICATE" --ignore-not-found >/dev/null
   kube create secret generic "$CERTIFICATE" --from-file="$folder/tls.crt" --from-file="$folder/tls.key" \
