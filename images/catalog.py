@@ -69,7 +69,7 @@ def ours() -> tuple[Image, ...]:
             (*_PYTHON, *dataplane, "api", "mesh", "store"),
             limit_mib=200,
         ),
-        Image("adapter", f"docker.io/modelmesh/adapter:{tag}", (*_PYTHON, "adapters", "api"), limit_mib=200),
+        Image("adapter", f"docker.io/modelmesh/adapter:{tag}", (*_PYTHON, "adapters", "api"), limit_mib=250),
         Image(
             "controller",
             f"docker.io/modelmesh/controller:{tag}",
