@@ -21,6 +21,7 @@ from api.proto.model_mesh_pb2 import ExplainInstanceRequest, ModelInfo, ModelPol
 from api.proto.model_mesh_pb2_grpc import ModelMeshStub
 from bench import echo, figures
 from bench.cluster import CHANNEL_OPTIONS, MIB, Client, Cluster, Instance, cluster
+from bench.simulation import copies
 from store.connection import EtcdConnection, connect
 
 COMMAND = "make bench-faults"
@@ -123,9 +124,9 @@ async def differences(mesh: Cluster) -> list[str]:
         await store.close()
     found = []
     for number in range(MODELS):
-        copies = records.get(f"model-{number}", {}).get("loadedIn", {})
-        if len(copies) < (2 if number < TWICE else 1):
-            found.append(f"model-{number} has {len(copies)} copies")
+        places = records.get(f"model-{number}", {}).get("loadedIn", {})
+        if len(places) < (2 if number < TWICE else 1):
+            found.append(f"model-{number} has {len(places)} copies")
     for instance in mesh.instances:
         async with grpc.aio.insecure_channel(instance.target, options=CHANNEL_OPTIONS) as channel:
             stub: Any = ModelMeshStub(channel)
@@ -244,12 +245,18 @@ async def frozen() -> Measured:
         ]
 
 
+async def second_copy() -> Measured:
+    """A model that is used all the time, a little: on a fake clock, as it takes minutes."""
+    return [("second_copy_after_s", copies.second_copy_after_s(), "s")]
+
+
 SCENARIOS: dict[str, Callable[[], Awaitable[Measured]]] = {
     "rollout": rollout,
     "kill": kill,
     "etcd": etcd,
     "server": server,
     "frozen": frozen,
+    "second_copy": second_copy,
 }
 
 

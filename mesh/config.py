@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mesh.copies import USUAL_TERMS
 from mesh.errors import ConfigError
+from mesh.failfast import USUAL_TERMS as FAIL_FAST_TERMS
+from mesh.failfast import FailFastTerms
 from mesh.scaling import USUAL_TERMS as SCALING_TERMS
 from mesh.scaling import ScalingTerms
 
@@ -45,8 +47,6 @@ UNSUPPORTED = (
     "MM_PAYLOAD_PROCESSORS",
     "MM_INFO_METRICS",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
-    "MM_FAILFAST_UPGRADE_ENABLED",
-    "BOOTSTRAP_CLEARANCE_PERIOD_MS",
 )
 """Settings of the original that have no effect yet; a set one is logged."""
 TLS = (
@@ -106,6 +106,7 @@ class Config:
     failure_expiry_ms: int
     shutdown_seconds: float
     scaling: ScalingTerms = SCALING_TERMS
+    fail_fast: FailFastTerms = FAIL_FAST_TERMS
     multi_parallelism: int = 4
     """How many models of one request are asked at the same time."""
     max_connection_age_s: int | None = None
@@ -177,6 +178,10 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
             "MM_LOAD_FAILURE_EXPIRY_TIME_MS", USUAL_TERMS.expiry_ms, least=LEAST_FAILURE_EXPIRY_MS
         ),
         shutdown_seconds=env.number("SHUTDOWN_TIMEOUT_MS", 30_000, least=0) / 1000,
+        fail_fast=FailFastTerms(
+            enabled=env.text("MM_FAILFAST_UPGRADE_ENABLED", "true").lower() != "false",
+            period_ms=env.number("BOOTSTRAP_CLEARANCE_PERIOD_MS", FAIL_FAST_TERMS.period_ms, least=0),
+        ),
         scaling=ScalingTerms(
             threshold=env.number("MM_SCALEUP_RPM_THRESHOLD", SCALING_TERMS.threshold, least=LEAST_THRESHOLD),
             second_after_ms=env.number(

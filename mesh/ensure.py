@@ -22,6 +22,7 @@ from mesh.errors import (
     TooLargeError,
     TooOldError,
 )
+from mesh.failfast import FailFast
 from mesh.guard import RuntimeGuard
 from mesh.journal import Journal
 from mesh.loading import Loader
@@ -62,10 +63,12 @@ class Ensurer:
         peers: Peers,
         *,
         constraints: Callable[[], TypeConstraints],
+        on_unfit: Callable[[], None],
         own_record: Callable[[], InstanceRecord],
         failure_terms: copies.FailureTerms,
         metrics: PolicyMetrics,
         journal: Journal,
+        fail_fast: FailFast,
         now: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,10 +79,12 @@ class Ensurer:
         self._routes = routes
         self._peers = peers
         self._constraints = constraints
+        self._on_unfit = on_unfit
         self._own_record = own_record
         self._failure_terms = failure_terms
         self._metrics = metrics
         self._journal = journal
+        self._fail_fast = fail_fast
         self._now = now
         self._own_id = registry.instance_id
         self._loads: dict[str, _Load] = {}
@@ -394,7 +399,10 @@ class Ensurer:
         )
         record = self._registry.peek(model_id)
         if record is None or instance_id not in record.loaded:
-            await self._registry.refresh(model_id)
+            try:
+                await self._registry.refresh(model_id)
+            except RegistryUnavailableError:
+                self._routes.assume(model_id, instance_id)
         self._routes.flush()
 
     def _note_sent(self, target: str, reason: Reason, record: ModelRecord) -> None:
@@ -445,6 +453,7 @@ class Ensurer:
         except LoadFailedError as error:
             log.warning("model not loaded", model=model_id, error=str(error))
             self._metrics.load_failures.inc()
+            self._judge(model_id)
             self._journal.note(model_id, "not loaded", str(error))
             await self._record(model_id, copies.failed(self._own_id, self._now(), error))
             raise
@@ -456,6 +465,7 @@ class Ensurer:
             await self._record(model_id, copies.gone(self._own_id))
             raise
         load.routed.set_result(size)
+        self._fail_fast.loaded()
         log.info("model loaded", model=model_id, bytes=size.memory)
         self._journal.note(model_id, "loaded", "a request waited" if load.urgent else "in the background")
         self._metrics.load.observe(self._now() - started)
@@ -464,6 +474,18 @@ class Ensurer:
             self._loader.unload(model_id, why="the model was deleted")
             raise ModelNotFoundError(model_id)
         return size
+
+    def _judge(self, model_id: str) -> None:
+        timeout = self._guard.terms.load_timeout_seconds if self._guard.terms else 0.0
+        if self._fail_fast.failed(
+            model_id,
+            self._registry.peek(model_id),
+            under_way=len(self._loads) - 1,
+            load_timeout_ms=round(timeout * 1000),
+            now=self._now(),
+        ):
+            log.error("this instance is not fit to serve", why=self._fail_fast.verdict)
+            self._on_unfit()
 
     async def _record(self, model_id: str, change: copies.Change) -> None:
         """Notes how a load ended badly; what is wrong with the registry is not what the caller must know."""

@@ -28,6 +28,7 @@ from mesh.runtime import ModelInfo, Runtime, RuntimeTerms
 from store.records import NOTHING, Resources
 
 UNLOAD_RETRY_SECONDS = 2.0
+EVICTED = "it was unused for longest, and others needed the memory"
 UNLOAD_PATIENCE = 5
 """Failed unloads of a model, after which its memory is planned without, until one succeeds."""
 SPACE_SECONDS = 180.0
@@ -79,6 +80,11 @@ class Loader:
         self._admission = Admission(self.cache)
         self._jobs: dict[str, _Job] = {}
         self._unloads: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def load_timeout_ms(self) -> int:
+        """How long a load may take, as the server says; 0 without one."""
+        return round(self._terms.load_timeout_seconds * 1000) if self._terms else 0
 
     @property
     def pending(self) -> int:
@@ -236,7 +242,7 @@ class Loader:
         for model_id, refusal in steps.refused:
             self._refuse(model_id, refusal)
         for model_id in steps.evict:
-            self._begin_unload(model_id, "it was unused for longest, and others needed the memory")
+            self._begin_unload(model_id, EVICTED)
         for model_id in steps.waiting:
             job = self._jobs[model_id]
             job.patience = job.patience or asyncio.get_running_loop().call_later(

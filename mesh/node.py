@@ -9,19 +9,20 @@ from types import MappingProxyType
 import structlog
 
 from mesh import copies
-from mesh.bytes import BytePath
+from mesh.bytes import BytePath, Handler, Miss
 from mesh.cache import Standing
 from mesh.config import Config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.drain import Drain
 from mesh.ensure import Ensurer
-from mesh.errors import MeshError, ModelNotFoundError, RuntimeDownError
+from mesh.errors import MeshError, ModelNotFoundError, RegistryUnavailableError, RuntimeDownError
 from mesh.explain import Explainer
+from mesh.failfast import FailFast
 from mesh.guard import RuntimeGuard
 from mesh.housekeeping import Housekeeper
 from mesh.janitor import Janitor
 from mesh.journal import Journal
-from mesh.loading import Loader
+from mesh.loading import EVICTED, Loader
 from mesh.management import ManagementApi
 from mesh.metrics import PolicyMetrics
 from mesh.misses import MissHandler
@@ -45,6 +46,7 @@ from store.table import Entry
 USAGE_SECONDS = 1.0
 DRAIN_SECONDS = 128.0
 """How long an eviction waits for requests on the copy; the original's time."""
+STARTING = "this instance is starting; it has not read the registry yet"
 GONE_SECONDS = 2.0
 """An instance whose record went publishes it again within that time, if it is there."""
 DRAIN_POLL_SECONDS = (0.002, 0.1)
@@ -88,6 +90,7 @@ class MeshNode:
         self._now = now
         self._upkeep: set[asyncio.Task[None]] = set()
         self._requests = 0
+        self._started = False
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
         self.byte_path = byte_path
         self.registry = Registry(store, keys, instance_id=config.instance_id, monotonic=monotonic)
@@ -105,11 +108,13 @@ class MeshNode:
         self.presence = Presence(
             config, self.session, keys.instances, self.loader, terms=lambda: self.guard.terms, now=now
         )
+        self.fail_fast = FailFast(config.fail_fast, now(), config.instance_id, self.registry.live)
         self.readiness = Readiness(
             self.registry.instances,
             config.instance_id,
             server_is_ready=lambda: self.guard.terms is not None,
             is_leaving=lambda: self.presence.leaving,
+            verdict=lambda: self.fail_fast.verdict,
             tell=self.byte_path.set_ready,
         )
         self.peers = Peers(lambda address: byte_path.channel(f"tcp:{address}", pings=True))
@@ -126,6 +131,8 @@ class MeshNode:
             failure_terms=failure_terms,
             metrics=self.metrics,
             journal=self.journal,
+            fail_fast=self.fail_fast,
+            on_unfit=self.readiness.changed,
             now=now,
             monotonic=monotonic,
         )
@@ -187,19 +194,36 @@ class MeshNode:
         """
         self.apply(self.settings)
         management = ManagementApi(self.models, self.vmodels, self.status)
-        self.byte_path.start(
-            self.misses.take,
+        handlers = (
             management.handlers()
             | self.explainer.handlers()
             | peer_handlers(self._load_for_peer)
-            | self.explainer.peer_handlers(),
+            | self.explainer.peer_handlers()
         )
+        self.byte_path.start(self._take, {name: self._gated(handle) for name, handle in handlers.items()})
         await self.presence.claim(self._store)
         await self.registry.start()
         # A process of the same name may have been here before; whatever it had loaded is gone.
         await self._forget_own()
+        self._started = True
         self.routes.flush()
         self.readiness.start()
+
+    def _take(self, miss: Miss) -> None:
+        if self._started:
+            self.misses.take(miss)
+        else:
+            miss.fail(RuntimeDownError.code.value[0], STARTING, RuntimeDownError.retry_after_ms)
+
+    def _gated(self, handle: Handler) -> Handler:
+        """The ports are open before the registry is read: until then nobody is told that there is nothing."""
+
+        async def answer(message: bytes) -> bytes:
+            if not self._started:
+                raise RuntimeDownError(STARTING)
+            return await handle(message)
+
+        return answer
 
     async def run(self) -> None:
         """Keeps everything going until cancelled."""
@@ -267,7 +291,15 @@ class MeshNode:
         if self.presence.leaving:
             raise RuntimeDownError("this instance is leaving")
         deadline = None if patience_ms is None else self._now() + patience_ms
-        return await self.ensurer.load_here(model_id, last_used=last_used, urgent=urgent, deadline=deadline)
+        try:
+            return await self.ensurer.load_here(
+                model_id, last_used=last_used, urgent=urgent, deadline=deadline
+            )
+        except RegistryUnavailableError:
+            copy = self.loader.cache.get(model_id)
+            if copy is None or not self.loader.is_loaded(model_id):
+                raise
+            return copy.size  # it can serve; that it is there is registered when the registry is back
 
     def apply(self, settings: Settings) -> None:
         """Puts changed settings in force."""
@@ -308,6 +340,8 @@ class MeshNode:
 
     def _on_evict(self, model_id: str, last_used: int, why: str) -> None:
         self.journal.note(model_id, "unloaded", why)
+        if why is EVICTED:
+            self.scaler.evicted(model_id, last_used)
         self.routes.remove(model_id)
         self.metrics.evictions.inc()
         self.presence.changed()

@@ -12,7 +12,10 @@ from store.table import Entry, Table
 
 
 class Readiness:
-    """Asked by probes; `tell` is called with the answer whenever something may have changed it."""
+    """Asked by probes; `tell` is called with the answer whenever something may have changed it.
+
+    `verdict` says why this instance is not fit to serve, where it is not.
+    """
 
     def __init__(
         self,
@@ -21,12 +24,14 @@ class Readiness:
         *,
         server_is_ready: Callable[[], bool],
         is_leaving: Callable[[], bool],
+        verdict: Callable[[], str] = str,
         tell: Callable[[bool], None],
     ) -> None:
         self._instances = instances
         self._own_id = own_id
         self._server_is_ready = server_is_ready
         self._is_leaving = is_leaving
+        self._verdict = verdict
         self._tell = tell
         self._held = False
         self._started = False
@@ -43,6 +48,9 @@ class Readiness:
             return "this instance is leaving"
         if not self._server_is_ready():
             return "the model server is not ready"
+        return self._verdict() or self._waits_for()
+
+    def _waits_for(self) -> str:
         if self._held:
             return "the models of the settings are not there yet"
         if not self._started:

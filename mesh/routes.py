@@ -19,6 +19,7 @@ class Routes:
         self._registry = registry
         self._byte_path = byte_path
         self._own: set[str] = set()
+        self._assumed: dict[str, set[str]] = {}
         self._models: set[str] = set()
         self._aliases: set[str] = set()
         self._generation = 0
@@ -44,6 +45,12 @@ class Routes:
             self._models.add(model_id)
             self.flush()
 
+    def assume(self, model_id: str, instance_id: str) -> None:
+        """A peer's copy can serve, though the registry, which is away, does not say so until it is back."""
+        self._assumed.setdefault(model_id, set()).add(instance_id)
+        self._models.add(model_id)
+        self.flush()
+
     def flush(self) -> None:
         """Sends what has changed, now."""
         if not self._models and not self._aliases:
@@ -61,11 +68,14 @@ class Routes:
         if record is None:
             return []
         staying, leaving = [], []
-        for instance_id in sorted(record.instances, key=record.instances.__getitem__):
+        assumed = self._assumed.get(model_id, set())
+        unrecorded = sorted(assumed - record.instances.keys())
+        for instance_id in (*sorted(record.instances, key=record.instances.__getitem__), *unrecorded):
             row = self._registry.instances.get(instance_id)
             if instance_id == self._registry.instance_id or row is None:
                 continue
-            route = Route(instance_id, row.value.address, instance_id in record.loaded)
+            loaded = instance_id in record.loaded or instance_id in assumed
+            route = Route(instance_id, row.value.address, loaded)
             if not row.value.shutdown:
                 staying.append(route)
             elif route.loaded:
@@ -84,7 +94,8 @@ class Routes:
     def _on_model(
         self, model_id: str, before: Entry[ModelRecord] | None, now: Entry[ModelRecord] | None
     ) -> None:
-        if (before and before.value.instances) or (now and now.value.instances):
+        assumed = self._assumed.pop(model_id, None)
+        if assumed or (before and before.value.instances) or (now and now.value.instances):
             self._models.add(model_id)
             self._schedule()
 

@@ -18,7 +18,7 @@ from mesh.loading import Loader
 from mesh.metrics import PolicyMetrics
 from mesh.registry import Registry
 from mesh.scaling import Held, ScalingTerms, Situation, Usage
-from store.records import ModelRecord
+from store.records import NOTHING, ModelRecord
 from store.table import Entry
 
 SHRINK_SECONDS = 60.0
@@ -177,9 +177,27 @@ class Scaler:
         wanted = [(last_used, model_id) for model_id, last_used in lost if last_used >= since]
         if wanted and not self._closing:
             log.info("loading again what was lost", models=len(wanted))
-            task = asyncio.create_task(self._bring_back(sorted(wanted, reverse=True)), name="bring back")
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+            self._begin_bring_back(sorted(wanted, reverse=True))
+
+    def evicted(self, model_id: str, last_used: int) -> None:
+        """Begins to load on another instance what had to make room here, where there is room.
+
+        Not what has only just come: where models come and go all the time that would be work for nothing.
+        """
+        record = self._registry.peek(model_id)
+        if record is None or len(self._returning) >= BACK_AT_A_TIME:
+            return
+        loaded = record.loaded.get(self._own_id, self._now())
+        if self._now() - loaded <= 2 * self._loader.load_timeout_ms:
+            return
+        if any(id_ != self._own_id and self._registry.live(id_) for id_ in record.instances):
+            return
+        situation = Situation(self._ensurer.suitable(record.type))
+        size = record.size or NOTHING
+        if situation.free_share >= scaling.SCARCE and any(
+            size.fits(each.free) for each in situation.candidates if each.instance_id != self._own_id
+        ):
+            self._begin_bring_back([(last_used, model_id)])
 
     def bring_back_from(self, instance_id: str) -> None:
         """Begins to load again what only an instance had that has died."""
@@ -190,6 +208,11 @@ class Scaler:
                 # The record's last use is behind by as much as it may be.
                 lost.append((model_id, min(record.last_used + repair.STALE_USE_MS, self._now())))
         self.bring_back(lost)
+
+    def _begin_bring_back(self, wanted: list[tuple[int, str]]) -> None:
+        task = asyncio.create_task(self._bring_back(wanted), name="bring back")
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     async def _bring_back(self, wanted: list[tuple[int, str]]) -> None:
         pending = iter(wanted)

@@ -54,6 +54,8 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
     violations: list[str] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """Loads of these models wait for their event."""
+    refused: set[str] = field(default_factory=set)
+    """Models that it cannot load, whatever their path says."""
     stuck: set[str] = field(default_factory=set)
     """Models that it does not let go of."""
     understates: bool = False
@@ -138,6 +140,8 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
             raise
         finally:
             self.loading.discard(model_id)
+        if model_id in self.refused:
+            await context.abort(StatusCode.FAILED_PRECONDITION, "refused")
         if request.modelPath.startswith("FAIL_"):
             await context.abort(StatusCode.FAILED_PRECONDITION, request.modelPath.removeprefix("FAIL_"))
         if request.modelPath.startswith("CODE_"):

@@ -3,13 +3,18 @@
 import asyncio
 import math
 
+import grpc
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from api.proto.model_mesh_pb2 import GetStatusRequest, ModelStatusInfo
+from api.proto.model_mesh_pb2_grpc import ModelMeshStub
+from mesh.constraints import RpcRules, TypeConstraints
 from mesh.errors import StartError
 from mesh.loading import Loader
 from mesh.native import NativeBytePath
+from mesh.node import MeshNode, Settings
 from mesh.presence import GAP_SECONDS, LONGEST_GAP_SECONDS, URGENT_GAP_SECONDS, Presence, gap
 from mesh.runtime import Runtime
 from store.base import Put
@@ -17,6 +22,8 @@ from store.memory import MemoryBackend, MemoryStore
 from store.records import INSTANCES, InstanceRecord, Resources
 from store.session import LEASE_SECONDS, Session
 from tests.mesh.conftest import Instance, Mesh, config
+from tests.mesh.fake_bytes import Failed, FakeBytes
+from tests.mesh.fake_runtime import FakeRuntime
 from tests.mesh.test_node import register
 from tests.store.waiting import until
 
@@ -204,3 +211,35 @@ async def test_a_second_process_of_the_same_id_leaves_the_copies_of_the_first_al
     record = one.node.registry.peek("m")
     assert record is not None
     assert "one" in record.instances
+
+
+async def test_while_the_id_is_waited_for_nobody_is_told_that_there_is_nothing(mesh: Mesh) -> None:
+    other, store = presence(mesh.store, "127.0.0.1:1", "one")
+    other._key = "/mm/modelmesh-serving/v1/instances/one"
+    await other.claim(store)
+    await register(await mesh.add("two"), "m")
+    runtime = FakeRuntime()
+    await runtime.start()
+    settings = config("one", runtime.port)
+    byte_path = FakeBytes("one", NativeBytePath(settings))
+    target = f"tcp:127.0.0.1:{runtime.port}"
+    node = MeshNode(
+        settings,
+        MemoryStore(mesh.store),
+        Runtime(target, target, byte_path),
+        byte_path,
+        Settings(TypeConstraints(), RpcRules()),
+    )
+    starting = asyncio.create_task(node.start())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+        api = ModelMeshStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="is starting") as caught:
+            await api.getModelStatus(GetStatusRequest(modelId="m"), wait_for_ready=True)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(Failed, match="is starting"):
+            await byte_path.request("m")
+        await other._session.end()
+        await starting
+        assert (await api.getModelStatus(GetStatusRequest(modelId="m"))).status == ModelStatusInfo.NOT_LOADED
+    await node.stop(0)
+    await runtime.stop()

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from api.proto.model_mesh_pb2 import ModelPolicy, ModelStatusInfo
 from mesh.bytes import Route
+from mesh.constraints import Requirement, TypeConstraints
 from mesh.scaling import MINUTE_MS
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.test_node import register, status
@@ -167,3 +168,22 @@ async def test_wishes_come_with_a_vmodel_and_stay_until_others_come(mesh: Mesh) 
     assert (record.min_copies, record.max_copies, record.priority, record.refs) == (0, 0, 0, 1)
     with pytest.raises(AioRpcError, match="at least 3 and at most 2"):
         await set_vmodel(one, "m1", policy=ModelPolicy(minCopies=3, maxCopies=2))
+
+
+async def test_what_has_to_make_room_is_loaded_where_there_is_some_unless_it_has_only_just_come(
+    mesh: Mesh,
+) -> None:
+    mesh.constraints = TypeConstraints({"one": Requirement(required=("one",))})
+    one, two = await mesh.add("one", MM_LABELS="one"), await mesh.add("two")
+    for name, path in (("new", "SIZE_9000_0_0"), ("old", "SIZE_1000_0_0")):
+        await register(one, name, path)
+    await one.node.ensurer.load_here("new", last_used=mesh.clock(), urgent=True)
+    await register(one, "large", "SIZE_9000_0_0", type_="one")
+    await one.bytes.request("large")
+    await one.node.scaler.settled()
+    assert two.runtime.loads == []
+    await one.node.ensurer.load_here("old", last_used=mesh.clock(), urgent=True)
+    mesh.clock.ahead_ms += 2 * one.runtime.load_timeout_ms + 1
+    await register(one, "larger", "SIZE_10000_0_0", type_="one")
+    await one.bytes.request("larger")
+    await until(lambda: two.runtime.loads == ["old"])

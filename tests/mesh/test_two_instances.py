@@ -195,3 +195,21 @@ async def test_what_is_asked_for_within_moments_goes_only_where_there_is_room_fo
         await one.bytes.request(name)
     assert sorted(others[0].runtime.loaded | others[1].runtime.loaded) == sorted(names)
     assert others[0].runtime.unloads == others[1].runtime.unloads == []
+
+
+async def test_registered_models_are_loaded_here_and_elsewhere_while_the_registry_is_away(mesh: Mesh) -> None:
+    mesh.constraints = TypeConstraints({"two": Requirement(required=("two",))})
+    one, two = await mesh.add("one"), await mesh.add("two", MM_LABELS="two")
+    await register(one, "here")
+    await register(one, "there", type_="two")
+    await until(lambda: {"here", "there"} <= {name for name, _ in two.node.registry.models.items()})
+    mesh.store.set_available(False)
+    assert await two.bytes.request("here") in {Route("two", None), Route("one", one.address)}
+    assert await one.bytes.request("there") == Route("two", two.address)
+    assert await two.bytes.request("there") == Route("two", None)
+    mesh.store.set_available(True)
+    for instance in (one, two):
+        await instance.node.janitor.tidy()
+    await until(lambda: one.node.registry.peek("there").loaded.keys() == {"two"})  # type: ignore[union-attr]
+    assert one.bytes.models["there"] == [Route("two", two.address)]
+    assert two.runtime.loads.count("there") == 1
