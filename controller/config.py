@@ -135,7 +135,7 @@ class Metrics(_Section):
 
     enabled: bool = True
     port: Port = 2112
-    scheme: Literal["http", "https"] = "https"
+    scheme: Literal["http", "https"] = "http"
     disable_prometheus_operator_support: bool = False
 
 

@@ -360,10 +360,12 @@ async def _change_everything(world: Any) -> None:
         "HorizontalPodAutoscaler", "modelmesh-serving-mlserver-1.x", lambda o: o["spec"]["maxReplicas"] == 5
     )
     await world.configure(
-        modelMeshEndpoint=f"127.0.0.1:{world.port}", metrics={"scheme": "http"}, restProxy={"port": 9000}
+        modelMeshEndpoint=f"127.0.0.1:{world.port}", metrics={"scheme": "https"}, restProxy={"port": 9000}
     )
     await world.until(
-        "ServiceMonitor", "modelmesh-metrics-monitor", lambda o: o["spec"]["endpoints"][0]["scheme"] == "http"
+        "ServiceMonitor",
+        "modelmesh-metrics-monitor",
+        lambda o: o["spec"]["endpoints"][0]["scheme"] == "https",
     )
     await world.until(
         "Service", "modelmesh-serving", lambda o: 9000 in {p["port"] for p in o["spec"]["ports"]}
