@@ -22,6 +22,7 @@ from adapters.errors import (
     StorageError,
     StorageKeyError,
 )
+from adapters.files import write_whole
 from adapters.puller import ModelKey, Pulled, Puller
 from adapters.puller.settings import PullerSettings
 from adapters.puller.storage_config import StorageConfig
@@ -125,8 +126,9 @@ def puller(settings: PullerSettings) -> Puller:
 
 
 async def pull(puller: Puller, bucket: Bucket, path: str = "m", model: str = "m", **entry: Any) -> Pulled:
-    secret = puller._secret / "s3"
-    secret.write_text(json.dumps({"type": "s3", "endpoint_url": bucket.url, "bucket": "b"} | entry))
+    # Whole or not at all, as the kubelet does: pulls side by side read it.
+    content = json.dumps({"type": "s3", "endpoint_url": bucket.url, "bucket": "b"} | entry)
+    write_whole(puller._secret / "s3", content.encode(), mode=0o600)
     return await puller.pull(model, path, ModelKey(storage_key="s3"))
 
 

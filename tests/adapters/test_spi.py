@@ -71,16 +71,16 @@ async def test_a_server_that_cannot_tell_its_version_yet_is_starting(
     run_adapter: Any, fake_type: Any, tmp_path: Path
 ) -> None:
     class Starting(fake_type):  # type: ignore[misc]
-        answers = iter([ServerError(grpc.StatusCode.UNAVAILABLE, "metadata not loaded"), "2.51.0"])
+        told = ""
 
         async def version(self) -> str:
-            answer = next(self.answers)
-            if isinstance(answer, ServerError):
-                raise answer
-            return answer
+            if not self.told:
+                raise ServerError(grpc.StatusCode.UNAVAILABLE, "metadata not loaded")
+            return self.told
 
     async with run_adapter(Starting, tmp_path) as adapter:
         assert (await adapter.mesh.status()).status == STARTING
+        adapter.server.told = "2.51.0"
         assert (await adapter.mesh.ready()).runtimeVersion == "2.51.0"
 
 
