@@ -240,3 +240,13 @@ def test_the_dashboard_asks_for_what_the_mesh_measures() -> None:
     series = {f"{name}{suffix}" for name in named for suffix in ("", "_total", "_bucket", "_count")}
     assert len(asked) >= len(board["panels"])
     assert asked - series == set()
+
+
+def test_an_overlay_may_set_another_namespace(kubectl: str, tmp_path: Path) -> None:
+    overlay = {"namespace": "elsewhere", "resources": [os.path.relpath(CONFIG / "default", tmp_path)]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    done = subprocess.run([kubectl, "kustomize", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = objects(done.stdout)
+    assert {s["namespace"] for obj in found for s in obj.get("subjects", ())} == {"elsewhere"}
+    assert {obj["metadata"].get("namespace", "elsewhere") for obj in found} == {"elsewhere"}
