@@ -19,6 +19,7 @@ from hack.native_cluster import cgroups, images, programs
 from hack.native_cluster.certificates import USERS, Authority
 from hack.native_cluster.errors import NativeClusterError
 from hack.native_cluster.namespaces import Namespaces
+from hack.native_cluster.namespaces import refused as namespaces_refused
 from hack.native_cluster.parts import KUBECONFIGS, PART_NAMES, Part, all_parts
 from hack.native_cluster.paths import (
     CONTAINERD_SOCKET,
@@ -61,6 +62,10 @@ class Cluster:
             found.append("it needs Linux")
         if packages := programs.missing_packages():
             found.append(f"packages are missing: {programs.install_command(packages)}")
+        elif os.geteuid() == 0 and (refusal := namespaces_refused()):
+            found.append(
+                f"the kernel refuses namespaces ({refusal}): it needs all capabilities, CAP_SYS_ADMIN too"
+            )
         if not programs.has_go(self._layout.tools):
             found.append(
                 "Go 1.24 or newer is missing, which builds Kubernetes: install it (https://go.dev/dl)"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from hack.native_cluster.paths import Layout
 
+_KINDS = ("--net", "--mount", "--pid")
 _START_SECONDS = 10.0
 _STOP_SECONDS = 30.0
 
@@ -107,7 +108,7 @@ class Namespaces:
         parent = subprocess.Popen(
             [
                 which("unshare"),
-                *("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
+                *(*_KINDS, "--fork", "--mount-proc", "--kill-child"),
                 *("--", pause),
             ],
             stdin=subprocess.DEVNULL,
@@ -232,6 +233,13 @@ class Namespaces:
         raise NativeClusterError(
             f"namespaces cannot be made: {said or 'unshare hangs'}; the cluster needs root with CAP_SYS_ADMIN"
         )
+
+
+def refused() -> str:
+    """Say why this process may not make the namespaces; nothing where it may."""
+    command = [str(which("unshare")), *_KINDS, "--fork", "--mount-proc", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def _started(pid: int) -> str:

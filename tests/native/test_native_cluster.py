@@ -11,15 +11,16 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hack.native_cluster import programs
+from hack.native_cluster import cluster, programs
 from hack.native_cluster.images import BUSYBOX_IMAGE, ProgramImage, write_archive
-from hack.native_cluster.parts import PART_NAMES
+from hack.native_cluster.parts import PART_NAMES, Part, all_parts
+from hack.native_cluster.paths import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -208,6 +209,25 @@ def test_up_starts_a_killed_part_again_and_no_other(workload: Native, part: str)
     assert _eventually(lambda: _answers(workload))
 
 
+def test_up_starts_a_part_with_other_settings_again_and_no_other(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = native.pids()
+
+    def changed(kubernetes: Path, group: str) -> list[Part]:
+        found = all_parts(kubernetes, group)
+        return [
+            replace(part, arguments=[*part.arguments, "--v=1"]) if part.name == "kube-scheduler" else part
+            for part in found
+        ]
+
+    monkeypatch.setattr(cluster, "all_parts", changed)
+    cluster.Cluster(Layout(native.home / "native-cluster", _CACHE / "tools")).up()
+    after = native.pids()
+    assert {name for name in PART_NAMES if after[name] != before[name]} == {"kube-scheduler"}
+    assert "starting kube-scheduler" in native("up"), "and back"
+
+
 def test_up_after_the_loss_of_all_processes_brings_objects_and_pods_back(workload: Native) -> None:
     holder = int((workload.home / "native-cluster" / "holder").read_text().split()[0])
     os.kill(holder, signal.SIGKILL)
@@ -302,6 +322,14 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     assert not [pid for pid in pods if Path(f"/proc/{pid}").exists()]
     assert list(other.home.iterdir()) == []
     other("down")
+
+
+def test_without_capabilities_check_says_so(native: Native) -> None:
+    command = ["setpriv", "--bounding-set=-sys_admin", PROGRAM, "check"]
+    done = subprocess.run(command, env=native.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "the kernel refuses namespaces" in done.stdout
+    assert "can run the native cluster" in native("check")
 
 
 def test_without_root_check_says_so() -> None:
