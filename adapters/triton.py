@@ -115,7 +115,9 @@ def _convert(file: Path, result: Path) -> None:
             )
     result.parent.mkdir(mode=0o755)
     command = [sys.executable, "-P", "-m", "adapters.keras", str(file), str(result)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    # The packages may be on a path of their own, as in our image.
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode > 1:
         raise OSError(done.returncode, os.strerror(done.returncode), str(result))
