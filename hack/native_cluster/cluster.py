@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from hack.native_cluster.paths import Layout
 
 _MANIFESTS = Path(__file__).parent / "manifests"
-_DIGEST = "NATIVE_CLUSTER_PART"  # variable by which a process tells what it was started with
+_PART = "NATIVE_CLUSTER_PART"
+"""Variable by which a process tells which part it is and what it was started with, as `NAME=DIGEST`."""
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -81,8 +82,8 @@ class Cluster:
         if missing := self.missing():
             raise NativeClusterError("this machine cannot run the native cluster:\n" + "\n".join(missing))
         with self._alone():
-            kubernetes, archives = self._build()
-            if self._namespaces.start(archives[images.PAUSE]):
+            kubernetes, pause = self._build()
+            if self._namespaces.start(pause):
                 say("namespaces made")
             cgroups.create(self._layout.cgroup)
             self._write_identities()
@@ -101,6 +102,9 @@ class Cluster:
             self._wait(self._node_problem, "kubelet")
             self._wait(self._dns_problem, "coredns")
             self._wait(self._storage_problem, "local-path-provisioner")
+            for name in PART_NAMES:
+                if name not in self._running():
+                    raise NativeClusterError(f"{name} has ended\n{self._last_words(name)}")
         say(f"the native cluster is up: Kubernetes {programs.kubernetes_version()}, one node")
 
     def down(self) -> None:
@@ -156,7 +160,8 @@ class Cluster:
 
     # ------------------------------------------------------------ up, step by step
 
-    def _build(self) -> tuple[Path, dict[str, Path]]:
+    def _build(self) -> tuple[Path, Path]:
+        """Build what is missing; return the folder of Kubernetes' programs and the pause program."""
         tools = self._layout.tools
         tools.mkdir(parents=True, exist_ok=True)
         kubernetes = programs.build_kubernetes(tools)
@@ -170,7 +175,7 @@ class Cluster:
             archive = self._archive(image.name)
             if not archive.exists() or any(newer(program, archive) for program in image.programs.values()):
                 images.write_archive(image, archive)
-        return kubernetes, {images.PAUSE: pause}
+        return kubernetes, pause
 
     def _archive(self, image: str) -> Path:
         return self._layout.state / "images" / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
@@ -190,7 +195,7 @@ class Cluster:
     def _running(self) -> dict[str, int]:
         found = {}
         for process in self._namespaces.processes():
-            name = process.environment.get(_DIGEST, "").partition("=")[0]
+            name = process.environment.get(_PART, "").partition("=")[0]
             # A child has its parent's variables, but another program.
             if name and Path(process.program).name == name:
                 found[name] = process.pid
@@ -199,7 +204,7 @@ class Cluster:
     def _stop_outdated(self, parts: Sequence[Part]) -> None:
         wanted = {f"{part.name}={part.digest}" for part in parts}
         for process in self._namespaces.processes():
-            marker = process.environment.get(_DIGEST, "")
+            marker = process.environment.get(_PART, "")
             name = marker.partition("=")[0]
             if name and Path(process.program).name == name and marker not in wanted:
                 say(f"{name} has other settings now: starting it again")
@@ -224,7 +229,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={"PATH": _SEARCH, _DIGEST: f"{part.name}={part.digest}"},
+                env={"PATH": _SEARCH, _PART: f"{part.name}={part.digest}"},
                 check=True,
             )
 
