@@ -36,3 +36,13 @@ def test_a_runtime_has_the_labels_and_the_first_format_that_users_know(name: str
     assert sorted(runtime_labels(name, runtime.spec, rest=False)) == [*LABELS[name].split(), f"rt:{name}"]
     assert runtime.spec.supported_model_formats[0].name == FIRST[name]
     assert runtime.metadata.labels == {"name": f"modelmesh-serving-{name}-SR"}
+
+
+@pytest.mark.parametrize("path", sorted(RUNTIMES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_namespace_of_restricted_pods_takes_the_model_servers(path: Path) -> None:
+    for container in yaml.safe_load(path.read_text())["spec"]["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["runAsNonRoot"] is True
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
