@@ -52,8 +52,8 @@ test-torchserve: setup ## Test the TorchServe adapter with a real one (downloads
 	@$(RUN) pytest -q tests/adapters/torchserve_e2e.py tests/e2e/torchserve_e2e.py
 
 .PHONY: test-conformance
-test-conformance: setup ## Test that our adapters keep the whole contract of the SPI, Triton's included (minutes)
-	@$(RUN) pytest -q tests/adapters/test_conformance.py tests/adapters/triton_conformance.py
+test-conformance: setup ## Test that our adapters keep the whole contract of the SPI (minutes)
+	@$(RUN) pytest -q tests/adapters/test_conformance.py tests/adapters/conformance_e2e.py
 
 .PHONY: fuzz
 fuzz: ## Compare the splicer with the protobuf library on a million random and damaged messages, other ones each time

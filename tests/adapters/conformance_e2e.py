@@ -1,0 +1,38 @@
+"""The adapters of Triton and OpenVINO keep the whole contract: minutes, by `make test-conformance` only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import obstore
+import pytest
+
+from adapters.ovms import OpenVINOAdapter
+from modelmesh.conformance.inference import v2_request
+from tests.adapters.test_conformance import model_at, not_passed, triton_not_passed
+from tests.adapters.triton_models import RELU_ONNX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+async def test_the_triton_adapter_keeps_the_contract(
+    s3: Any, triton: Any, triton_root: Path, run_adapter: Callable[..., Any]
+) -> None:
+    assert await triton_not_passed(s3, triton, triton_root, run_adapter) == {}
+
+
+async def test_the_openvino_adapter_keeps_the_contract_before_the_stand_in(
+    s3: Any, ovms_server: Any, ovms_root: Path, run_adapter: Callable[..., Any]
+) -> None:
+    obstore.put(s3.store(), "conformance/relu.onnx", RELU_ONNX)
+    obstore.put(s3.store(), "conformance/broken.onnx", b"this is no ONNX")
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    model = model_at("conformance/relu.onnx", "conformance/broken.onnx", "onnx")
+    variables = ovms_server.adapter_variables(ovms_root, s3.entry())
+    async with run_adapter(OpenVINOAdapter, ovms_root, **variables) as adapter:
+        others = await not_passed(adapter, ovms_server, model, v2_request({"inputs": [tensor]}))
+    assert others == {"load-concurrency": "does not apply: limitModelConcurrency is not set"}
