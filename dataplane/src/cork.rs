@@ -1,7 +1,8 @@
 //! Writes of a connection gathered until all tasks that are ready have run.
 //!
 //! HTTP/2 gives each frame of a body to the socket by itself. Frames of many requests come together in one turn
-//! of a worker thread; written at once they cost one system call, and wake the other side once.
+//! of a worker thread; written at once they cost one system call, and wake the other side once. Large frames are
+//! written through, behind what is held.
 
 use std::cell::Cell;
 use std::io;
@@ -11,11 +12,14 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are held for a connection; the frame that goes beyond is held, too.
 const MOST_HELD: usize = 64 << 10;
 const BUFFER: usize = MOST_HELD + (17 << 10);
+/// From this size on a copy costs more than a system call saves.
+const WRITTEN_THROUGH: usize = 8 << 10;
 /// How long what is held may take to be written once the connection has ended.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -71,6 +75,26 @@ impl<S> State<S> {
 /// A stream that is written to when other tasks have had their turn.
 #[derive(Debug)]
 pub struct Corked<S>(Arc<Mutex<State<S>>>);
+
+impl<S: AsyncWrite + Unpin> State<S> {
+    /// Writes what is held and then `parts`, without copying them; returns how much of them was written. What
+    /// the stream does not take, and its errors, are left to the writer.
+    fn write_through(&mut self, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> usize {
+        let held = self.held.len() - self.written;
+        let mut slices: SmallVec<[io::IoSlice<'_>; 8]> = SmallVec::new();
+        slices.push(io::IoSlice::new(&self.held[self.written..]));
+        slices.extend_from_slice(parts);
+        let written = match Pin::new(&mut self.stream).poll_write_vectored(context, &slices) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        drop(slices);
+        self.written += written.min(held);
+        // The stream may have noted this task instead of the writer.
+        self.wake_writer();
+        written.saturating_sub(held)
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Corked<S> {
     /// Takes a stream over, and spawns the task that writes to it.
@@ -162,6 +186,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
     ) -> Poll<io::Result<usize>> {
         let state = &mut *self.0.lock();
         ready!(state.poll_room(context))?;
+        if parts.iter().map(|part| part.len()).sum::<usize>() >= WRITTEN_THROUGH {
+            let passed = state.write_through(context, parts);
+            if passed > 0 {
+                return Poll::Ready(Ok(passed));
+            }
+        }
         for part in parts {
             state.hold(part);
         }
@@ -204,9 +234,10 @@ mod tests {
         let sent = expected.clone();
         let sender = tokio::spawn(async move {
             let mut corked = Corked::new(near);
-            for part in sent.chunks(7001) {
+            let (small, large) = sent.split_at(200_000);
+            for part in small.chunks(7001).chain(large.chunks(20_000)) {
                 corked.write_all(part).await.unwrap();
-                assert!(corked.0.lock().held.len() <= MOST_HELD + 7001);
+                assert!(corked.0.lock().held.len() <= MOST_HELD + 20_000);
             }
             corked.shutdown().await.unwrap();
         });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _native::plane::{Config, Plane};
+use _native::rpcs::Methods;
 use _native::server::{Port, Server};
 use _native::table::{Copies, PeerCopy};
 use bytes::Bytes;
@@ -86,7 +87,9 @@ async fn echo() -> SocketAddr {
                             received.extend_from_slice(&data);
                         }
                         let head = http::Response::builder().header("content-type", "application/grpc");
-                        let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                        let Ok(mut stream) = respond.send_response(head.body(()).unwrap(), false) else {
+                            return;
+                        };
                         let _ = stream.send_data(received.into(), false);
                         let _ = stream.send_trailers(HeaderMap::from_iter([(
                             http::HeaderName::from_static("grpc-status"),
@@ -200,6 +203,28 @@ async fn a_body_that_ends_inside_a_message_is_refused() {
     for pieces in [&[&MESSAGE[..6]][..], &[MESSAGE, &MESSAGE[..4]]] {
         assert_eq!(call(&client, named(instance.address), pieces).await.unwrap().0, "3");
     }
+}
+
+#[tokio::test]
+async fn a_message_that_is_read_but_compressed_in_an_unknown_way_is_refused() {
+    let config = Config { runtime: Some(format!("tcp:{}", echo().await).parse().unwrap()), ..config() };
+    let instance = Instance::start(config, |plane| {
+        plane.methods.store(Arc::new(Methods::new([(INFER.into(), vec![1])], false)));
+        Copies { local: true, ..Copies::default() }
+    });
+    let client = connect(instance.address).await;
+    let compressed = |encoding: &str| {
+        request(instance.address)
+            .header("mm-model-id", MODEL)
+            .header("grpc-encoding", encoding)
+            .body(())
+            .unwrap()
+    };
+    for (encoding, expected) in [("zstd", "12"), ("gzip", "3"), ("identity", "3")] {
+        let answer = call(&client, compressed(encoding), &[b"\x01\0\0\0\x04abcd"]).await.unwrap();
+        assert_eq!(answer.0, expected, "{encoding}");
+    }
+    assert_eq!(call(&client, compressed("zstd"), &[MESSAGE]).await.unwrap().0, "0");
 }
 
 #[tokio::test]
