@@ -47,7 +47,7 @@ def runtime(manifest: str) -> JSON:
     container["image"] = f"modelmesh/adapter:{importlib.metadata.version('modelmesh')}"
     container["command"] = ["python3", "/own/server.py"]
     container["resources"]["requests"]["cpu"] = "50m"
-    container["securityContext"] = {"runAsUser": OTHER_USER, "capabilities": {"drop": ["ALL"]}}
+    container["securityContext"]["runAsUser"] = OTHER_USER
     container["env"].append({"name": "MODEL_LIBRARY", "value": "/own/models"})
     container["volumeMounts"] = [{"name": "own", "mountPath": "/own"}]
     items = [{"key": name.replace("/", "."), "path": name} for name in files()]
