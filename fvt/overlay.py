@@ -27,7 +27,6 @@ _FVT: JSON = {
         "requests": {"cpu": "50m", "memory": "448Mi"},
         "limits": {"cpu": "3", "memory": "448Mi"},
     },
-    "metrics": {"scheme": "http"},
 }
 """Settings of all parts but the tutorial, which runs with the shipped ones. Pods stay, so that cases side by
 side do not take each other's away."""
