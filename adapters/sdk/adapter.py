@@ -90,6 +90,13 @@ class ServerAdapter(ABC):
     async def loaded(self) -> list[str]:
         """Ids of the models that the server holds."""
 
+    async def busy(self) -> list[str]:
+        """Ids of models that the server is loading or unloading now, where it can tell.
+
+        An adapter that died may have left some; their files stay until the server is done with them.
+        """
+        return []
+
     @abstractmethod
     async def version(self) -> str:
         """The server's version; empty where it does not tell."""

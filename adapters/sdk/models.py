@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 # How often a load is begun in all when the server dies under it. A model that kills its server must not do so
 # for ever, and one that merely was there when it died deserves to be loaded.
 _ATTEMPTS = 2
+_SETTLE_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,17 @@ class Models:
         """Empties server and disk, but for the files of loads that wait for the server."""
         self._sizes.clear()
         waiting = self._loads.models
+        await self._settled(waiting)
         for model_id in set(await self._adapter.loaded()) - waiting:
             await self._adapter.unload(model_id)
         await asyncio.to_thread(self._purge_files, waiting)
+
+    async def _settled(self, waiting: set[str]) -> None:
+        """Waits until the server loads nothing that a dead adapter asked for; without files Triton hangs."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_s):
+                while set(await self._adapter.busy()) - waiting:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(_SETTLE_POLL_S)
 
     def _purge_files(self, waiting: set[str]) -> None:
         self._adapter.folder.mkdir(parents=True, exist_ok=True, mode=0o755)

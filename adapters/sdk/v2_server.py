@@ -54,6 +54,11 @@ class V2Server(GrpcServer):
         )
         return [model.name for model in index.models]
 
+    async def busy(self) -> list[str]:
+        """Asks for the whole index, in which the others are READY, UNAVAILABLE or without a state."""
+        index = await self.ask(self._server.RepositoryIndex(RepositoryIndexRequest(), timeout=_QUICK_S))
+        return [model.name for model in index.models if model.state in {"LOADING", "UNLOADING"}]
+
     async def version(self) -> str:
         """Asks ServerMetadata."""
         return (

@@ -98,6 +98,26 @@ async def test_everything_is_purged_before_the_first_ready(
         assert adapter.files() == ["_of_others"]
 
 
+async def test_files_stay_while_the_server_loads_what_a_dead_adapter_asked_for(
+    run_adapter: Any, fake_type: Any, tmp_path: Path
+) -> None:
+    class Loading(fake_type):  # type: ignore[misc]
+        async def busy(self) -> list[str]:
+            return ["old"] if self.loading else []
+
+        loading = True
+
+    file = tmp_path / "models" / "_fake_models" / "old" / "model"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    async with run_adapter(Loading, tmp_path) as adapter:
+        assert (await adapter.mesh.status()).status == STARTING
+        assert file.exists()
+        adapter.server.loading = False
+        await adapter.mesh.ready()
+        assert not file.exists()
+
+
 async def test_files_that_cannot_be_purged_are_failing_and_recover(
     run_adapter: Any, fake_type: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
