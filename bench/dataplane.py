@@ -164,9 +164,9 @@ def check(target: str, model: str) -> None:
         raise RuntimeError(f"{target} answered for {answer.model_name!r}")
 
 
-def h2load(target: str, body: Path, seconds: float, streams: int = 8) -> float:
+def h2load(target: str, body: Path, seconds: int, streams: int = 8) -> float:
     """Requests a second over 4 connections, after a second of warm-up."""
-    command = [program("h2load"), "-c4", f"-m{streams}", *WINDOWS, "-D", f"{seconds:g}", "--warm-up-time=1"]
+    command = [program("h2load"), "-c4", f"-m{streams}", *WINDOWS, "-D", f"{seconds}", "--warm-up-time=1"]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     printed = subprocess.run(
         [*command, *headers, "-d", str(body), f"http://{target}{INFER}"],
@@ -181,9 +181,9 @@ def h2load(target: str, body: Path, seconds: float, streams: int = 8) -> float:
     return float(rate[1])
 
 
-def latencies(target: str, model: str, seconds: float) -> tuple[float, float]:
+def latencies(target: str, model: str, seconds: int) -> tuple[float, float]:
     """Milliseconds at p50 and p99, at 500 requests/s in open loop."""
-    options = ("--payload=1000", f"--rate={RATE}", f"--seconds={seconds:g}", "--connections=4")
+    options = ("--payload=1000", f"--rate={RATE}", f"--seconds={seconds}", "--connections=4")
     report = echo.load(f"--target={target}", f"--model={model}", *options)
     if report["ok"] != report["requests"]:
         raise RuntimeError(f"{target}: {report['errors']} {report['error_texts']}")
@@ -213,7 +213,7 @@ class Rounds:
 class Bench:
     """The servers of one run."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack, *, seconds: float) -> None:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, *, seconds: int) -> None:
         self.seconds = seconds
         self.runtime = stack.enter_context(echo.EchoRuntime())
         load_model(self.runtime.target)
@@ -276,7 +276,7 @@ class Bench:
         )
 
 
-def slow_model(rounds: Rounds, folder: Path, seconds: float) -> None:
+def slow_model(rounds: Rounds, folder: Path, seconds: int) -> None:
     """One round with a server that takes 20 ms for each of 256 requests in flight."""
     body = {model: folder / f"slow-{model}" for model in (ALIAS, MODEL)}
     for model, path in body.items():
@@ -319,7 +319,7 @@ LATENCY = {"added_p50_ms": "ms", "added_p99_ms": "ms", "forward_added_p50_ms": "
 SUITES = ("throughput", "latency", "slow", "lookup")
 
 
-def run(names: list[str], count: int, seconds: float) -> None:
+def run(names: list[str], count: int, seconds: int) -> None:
     """Measures the suites and saves what counts."""
     rounds = Rounds()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
@@ -344,7 +344,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES), help="suites to run")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
-    parser.add_argument("--seconds", type=float, default=3, help="of each load")
+    parser.add_argument("--seconds", type=int, default=3, help="of each load")
     arguments = parser.parse_args()
     run(arguments.only, arguments.rounds, arguments.seconds)
 
