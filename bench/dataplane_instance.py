@@ -67,6 +67,7 @@ class Policy:
         asyncio.get_running_loop().add_reader(self._dataplane.fileno(), self.answer)
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._dataplane.usage()  # as the policy does; the byte path keeps what it has not told
             if churn:
                 self.move(max(1, round(churn * TICK_SECONDS)))
 
