@@ -197,10 +197,10 @@ class Dataplane:
 
         Targets are "unix:<path>" or "tcp:<host>:<port>"; listen addresses "<host>:<port>", port 0 for any.
         `runtime_target` is the model server, None for an instance that only routes. The shared addresses are
-        opened with SO_REUSEPORT, and only while the instance is ready. A connection of a gRPC client is closed
-        when it is `max_connection_age_s` old, and what is under way on it after the grace. More than
-        `max_in_flight` requests of clients at a time are refused, and more than `max_in_flight_per_model` that
-        are on this instance's copy of one model, or wait for one.
+        opened with SO_REUSEPORT, and only while the instance is ready. A connection of a gRPC client is
+        closed when it is `max_connection_age_s` old, and what is under way on it after the grace. More than
+        `max_in_flight` requests of clients at a time are refused, and more than `max_in_flight_per_model`
+        that are on this instance's copy of one model, or wait for one.
         """
     def start(self) -> None:
         """Opens the ports and serves.
@@ -254,8 +254,8 @@ class Dataplane:
     def limit(self, model_id: str, concurrent: int, queued: int) -> None:
         """Lets the own copy of a model have so many requests at a time, and so many more wait for their turn.
 
-        Beyond that they are tried elsewhere, or refused as RESOURCE_EXHAUSTED. 0 concurrent ones: no limit. It
-        may be set before the copy is in the table, and stays until it is taken back.
+        Beyond that they are tried elsewhere, or refused as RESOURCE_EXHAUSTED. 0 concurrent ones: no limit.
+        It may be set before the copy is in the table, and stays until it is taken back.
         """
     def set_ready(self, ready: bool) -> None:
         """Says whether this instance takes requests: health answers, and the shared ports open or close.
