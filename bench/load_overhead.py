@@ -27,6 +27,7 @@ from api.proto.model_runtime_pb2 import (
     UnloadModelRequest,
 )
 from api.proto.model_runtime_pb2_grpc import ModelRuntimeStub
+from tests.store.etcd_server import free_port
 
 Figure = tuple[str, float, str]
 
@@ -63,6 +64,7 @@ async def measure(folder: Path, entry: dict[str, str], paths: list[str], port: i
     idle, server = _IdleServer(), aio.server()
     v2_grpc.add_GRPCInferenceServiceServicer_to_server(idle, server)
     variables = {
+        "ADAPTER_METRICS_PORT": str(free_port()),
         "ADAPTER_PORT": str(port),
         "CONTAINER_MEM_REQ_BYTES": str(1 << 30),
         "RUNTIME_PORT": str(server.add_insecure_port("127.0.0.1:0")),

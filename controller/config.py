@@ -35,11 +35,19 @@ JSON = dict[str, Any]
 
 CONFIG_MAP = "model-serving-config"
 ENTRY = "config.yaml"
+_ADAPTER_IMAGE = "modelmesh/adapter"
 _VERSION = version("modelmesh")
 """Of the images beside a model server: the controller's own, so that they understand each other."""
 
 _PORTS_IN_USE = MappingProxyType(
-    {8080: "peers", 8085: "the adapter", 8086: "the puller", 8089: "probes", 8090: "preStop"}
+    {
+        8080: "peers",
+        8085: "the adapter",
+        8086: "the puller",
+        8089: "probes",
+        8090: "preStop",
+        11881: "the adapter's health",
+    }
 )
 
 
@@ -113,6 +121,11 @@ class StorageHelperImage(Image):
     """The image of puller and adapters, and the puller's command."""
 
     command: tuple[str, ...] = ("/opt/app/puller",)
+
+    @property
+    def has_health(self) -> bool:
+        """Whether its adapters answer probes: those of our image do, wherever that was copied to."""
+        return f"/{self.name}".endswith(f"/{_ADAPTER_IMAGE}")
 
 
 def _refuse_tls(text: str) -> str:
@@ -190,7 +203,7 @@ class Configuration(_Section):
         requests=Amounts(cpu="300m", memory="448Mi"),
         limits=Amounts(cpu="3", memory="448Mi"),
     )
-    storage_helper_image: StorageHelperImage = StorageHelperImage(name="modelmesh/adapter", tag=_VERSION)
+    storage_helper_image: StorageHelperImage = StorageHelperImage(name=_ADAPTER_IMAGE, tag=_VERSION)
     storage_helper_resources: Resources = Resources(
         requests=Amounts(cpu="50m", memory="96Mi"),
         limits=Amounts(cpu="2", memory="512Mi"),

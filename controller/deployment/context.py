@@ -18,6 +18,8 @@ JSON = dict[str, Any]
 
 PULLER_PORT = 8086
 PRESTOP_PORT = 8090
+ADAPTER_HEALTH_PORT = 11881
+"""Of the range that no user's container may declare."""
 DROP_ALL: JSON = {"capabilities": {"drop": ["ALL"]}}
 """Of a user's container that says nothing of its own: more could keep it from running."""
 RESTRICTED: JSON = DROP_ALL | {

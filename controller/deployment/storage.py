@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from controller.deployment.context import (
+    ADAPTER_HEALTH_PORT,
     PULLER_PORT,
     RESTRICTED,
     STORAGE_CONFIG,
@@ -24,6 +25,8 @@ JSON = dict[str, Any]
 PULLER = "puller"
 _STORAGE_CONFIG_PATH = "/storage-config"
 _DEFAULT_ADAPTER_PORT = "8085"
+_HEALTH_VARIABLE = "ADAPTER_METRICS_PORT"
+_LARGEST_PORT = 65535
 _ANNOTATIONS = {
     "maxLoadingConcurrency": "LOADING_CONCURRENCY",
     "perModelConcurrencyLimit": "LIMIT_PER_MODEL_CONCURRENCY",
@@ -63,19 +66,41 @@ def adapter(context: PodContext, adapter: BuiltInAdapter) -> JSON:
         "USE_EMBEDDED_PULLER": "true",
         "RUNTIME_VERSION": image_tag(server.image),
     }
+    image = configuration.storage_helper_image
+    if image.has_health:
+        variables[_HEALTH_VARIABLE] = str(ADAPTER_HEALTH_PORT)
     annotations = context.runtime.metadata.annotations
     variables |= {name: annotations[key] for key, name in _ANNOTATIONS.items() if key in annotations}
     variables_by_name = {item["name"]: item for item in env(variables)}
     variables_by_name |= {item.name: item.dump() for item in adapter.env}
     return {
         "name": f"{type_}-adapter",
-        "image": configuration.storage_helper_image.reference,
+        "image": image.reference,
         "command": [f"/opt/app/{type_}-adapter"],
         "env": list(variables_by_name.values()),
+        **(_health(variables_by_name[_HEALTH_VARIABLE]) if image.has_health else {}),
         "resources": configuration.storage_helper_resources.dump(),
         "lifecycle": wait_for_mesh(),
         "securityContext": RESTRICTED,
         "volumeMounts": _storage_mounts(context),
+    }
+
+
+def _health(variable: JSON) -> JSON:
+    """Builds the port of health and metrics and the probe on it; none where the runtime turned it off."""
+    port = variable.get("value", "")
+    if not port.isdecimal() or not 1 <= int(port) <= _LARGEST_PORT:
+        return {}
+    return {
+        "ports": [{"name": "mm-adapter", "containerPort": int(port)}],
+        # Only an adapter whose loop stands still fails it; one whose server is away answers.
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": int(port)},
+            "initialDelaySeconds": 30,
+            "periodSeconds": 30,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
     }
 
 

@@ -1,6 +1,8 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from grpc import aio
 
 from adapters.errors import ConfigurationError, ServerError
+from adapters.sdk.follow import State
+from adapters.sdk.observed import observed
 
 
 def sample(text: str, name: str) -> float:
@@ -100,3 +104,45 @@ async def test_local_mode_keeps_the_port_to_this_machine(
         assert (await client.get(f"http://127.0.0.1:{unused_tcp_port}/healthz")).is_success
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.2:{unused_tcp_port}/healthz")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (b"GET /healthz?verbose HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n"),
+        (b"POST /healthz HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed\r\n"),
+        (b"nonsense\r\n\r\n", b""),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", b""),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 20_000, b""),
+    ],
+    ids=["query", "path", "method", "no HTTP", "no ASCII", "too long"],
+)
+async def test_whatever_a_client_says_the_port_goes_on_answering(
+    request_: bytes, answer: bytes, unused_tcp_port: int
+) -> None:
+    async with observed("127.0.0.1", unused_tcp_port, lambda: State.READY), httpx.AsyncClient() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+        writer.write(request_)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionResetError):  # what it had not read when it hung up
+                assert (await reader.read()).startswith(answer)
+        writer.close()
+        assert (await client.get(f"http://127.0.0.1:{unused_tcp_port}/healthz")).text == "ok\n"
+        head = await client.head(f"http://127.0.0.1:{unused_tcp_port}/metrics")
+        assert (head.status_code, head.content) == (200, b"")
+
+
+def test_health_costs_an_adapter_no_web_framework(unused_tcp_port: int) -> None:
+    code = """
+import asyncio, sys, adapters.triton
+from adapters.sdk.observed import observed
+
+async def run():
+    async with observed("127.0.0.1", int(sys.argv[1]), lambda: None):
+        return "aiohttp" in sys.modules
+
+sys.exit(asyncio.run(run()))
+"""
+    command = [sys.executable, "-c", code, str(unused_tcp_port)]
+    assert subprocess.run(command, check=False).returncode == 0

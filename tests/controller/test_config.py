@@ -96,6 +96,7 @@ def test_keys_of_the_former_sidecar_are_accepted_and_named() -> None:
         ("runtimePodAnnotations: {'/x': c}", "runtimePodAnnotations.*'/x' is no key"),
         ("inferenceServicePort: 8008", r"restProxy\.port is 8008, the port of inferenceServicePort"),
         ("metrics: {port: 8089}", r"metrics\.port is 8089, the port of probes"),
+        ("metrics: {port: 11881}", r"metrics\.port is 11881, the port of the adapter's health"),
         ("a: [", "layer 0 is not YAML"),
         ("- a", "layer 0 must be a mapping"),
     ],

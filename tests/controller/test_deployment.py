@@ -220,6 +220,37 @@ def test_adapter_variables_of_the_runtime_replace_ours() -> None:
     assert env["LIMIT_PER_MODEL_CONCURRENCY"] == "3"
 
 
+def test_the_kubelet_asks_an_adapter_how_it_is() -> None:
+    adapter = _container(_mlserver(), "mlserver-adapter")
+    assert _env(adapter)["ADAPTER_METRICS_PORT"] == "11881"
+    assert adapter["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 11881}
+    assert adapter["ports"] == [{"name": "mm-adapter", "containerPort": 11881}]
+
+
+@pytest.mark.parametrize(("port", "asked"), [("9100", 9100), ("0", None), ("health", None)])
+def test_the_probe_of_an_adapter_follows_the_port_of_the_runtime(port: str, asked: int | None) -> None:
+    raw = yaml.safe_load((ROOT / "runtimes" / "mlserver-1.x.yaml").read_text())
+    raw["spec"]["builtInAdapter"]["env"] = [{"name": "ADAPTER_METRICS_PORT", "value": port}]
+    context = _context({"containers": []}, runtime=ServingRuntime.parse(raw))
+    adapter = _container(context, "mlserver-adapter")
+    assert _env(adapter)["ADAPTER_METRICS_PORT"] == port
+    assert adapter.get("livenessProbe", {}).get("httpGet", {}).get("port") == asked
+
+
+@pytest.mark.parametrize(
+    ("image", "asked"),
+    [
+        ("modelmesh/adapter", True),
+        ("registry.example.com:5000/mirror/modelmesh/adapter", True),
+        ("kserve/modelmesh-runtime-adapter", False),
+        ("example/mymodelmesh/adapter", False),
+    ],
+)
+def test_an_image_that_may_have_no_health_is_not_killed_for_it(image: str, *, asked: bool) -> None:
+    adapter = _container(_mlserver(f"storageHelperImage: {{name: '{image}'}}"), "mlserver-adapter")
+    assert ("livenessProbe" in adapter) is ("ADAPTER_METRICS_PORT" in _env(adapter)) is asked
+
+
 @pytest.mark.parametrize(
     ("image", "tag"),
     [

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+import local.profiles
 from api.core import Container, Pod
 from api.meta import JSON
 from local.containers import Facts, port_number, translate, written_ports
 from local.errors import PodSpecError
 from local.processes import Command
-from local.profiles import Profile
+from local.profiles import Profile, Profiles
 
 FOLDER = Path("/pods/1/work/server")
 PROFILE = Profile(
@@ -201,3 +202,26 @@ def test_a_named_port_is_looked_up_in_all_containers() -> None:
     assert port_number(containers, 9) == 9
     with pytest.raises(PodSpecError, match="'grpc'"):
         port_number(containers, "grpc")
+
+
+def test_an_adapter_finds_health_and_metrics_of_its_pod_on_real_ports() -> None:
+    adapter = Container.parse(
+        {
+            "name": "mlserver-adapter",
+            "image": "modelmesh/adapter:1",
+            "command": ["/opt/app/mlserver-adapter"],
+            "env": [{"name": "ADAPTER_METRICS_PORT", "value": "11881"}],
+        }
+    )
+    server = Container.parse({"name": "mlserver", "image": "seldonio/mlserver:1"})
+    profiles = Profiles.load(Path(local.profiles.__file__).parent)
+    profile, program = profiles.find(adapter.image, adapter.command[0])
+    beside, _ = profiles.find(server.image, "")
+    written = {port for port, _ in written_ports(adapter, profile)}
+    assert {8082, 11881} <= written
+    assert 8082 in {port for port, _ in written_ports(server, beside)}
+    pod = Pod.parse({"metadata": {"name": "p"}, "spec": {"containers": []}})
+    facts = Facts(pod, {port: 20_000 + port for port in written}, {}, {}, {})
+    found = translate(adapter, profile, program, facts, FOLDER).environment
+    assert found["ADAPTER_METRICS_PORT"] == "31881"
+    assert found["RUNTIME_METRICS_PORT"] == "28082"
