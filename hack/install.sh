@@ -214,6 +214,7 @@ install_controller() {
   find_definitions_of_others
   write_overlay
   apply_kustomization install
+  make_storage_secret "$NAMESPACE"
   wait_for_definitions "${definitions[@]/%/.serving.kserve.io}"
   wait_for_deployment modelmesh-controller control-plane=modelmesh-controller
 }

@@ -58,7 +58,7 @@ enable_namespace() {
   step "Enabling namespace $namespace"
   kubectl label --overwrite namespace "$namespace" modelmesh-enabled=true | sed 's/^/  /'
   apply_kustomization user-namespace -n "$namespace"
-  [[ $STORAGE != true ]] || copy_storage_secret "$namespace"
+  [[ $STORAGE != true ]] || copy_storage "$namespace"
   [[ $RUNTIMES != true ]] || apply_kustomization namespace-runtimes -n "$namespace"
   if ! exists secret storage-config -n "$namespace"; then
     warn "namespace $namespace has no Secret storage-config: no runtime starts there before it has one"

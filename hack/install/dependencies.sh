@@ -9,15 +9,15 @@ readonly EXAMPLE_SECRET=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
 install_dependencies() {
   _choose_credentials "$1"
   apply "$STAGE/config/dependencies/quickstart.yaml"
+  add_storage "$NAMESPACE"
   wait_for_deployment etcd app=etcd
   wait_for_deployment minio app=minio
 }
 
 # Brings the volumes with sample models, and waits until they are filled.
 install_volumes() {
-  # A Job cannot be changed; one that is done has nothing more to do.
-  exists job pvc-init && [[ $(kube get job pvc-init -o 'jsonpath={.status.succeeded}') != 1 ]] &&
-    kube delete job pvc-init >/dev/null
+  # A Job cannot be changed, and that of another version has another image.
+  kube delete job pvc-init --ignore-not-found >/dev/null
   apply "$STAGE/config/dependencies/fvt.yaml"
   TIMEOUT=180 wait_for_job pvc-init
 }
@@ -44,27 +44,26 @@ _credential() { kube get secret minio-credentials -o "jsonpath={.data.$1}" | bas
 
 _random() { head -c 4096 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c "$1"; }
 
-# Gives a user namespace the storage Secret: the same credentials, MinIO by its full name.
-copy_storage_secret() {
-  local user_namespace=$1 key secret
+# Gives a user namespace the storage: the same credentials, MinIO by its full name.
+copy_storage() {
+  local key secret
   exists secret minio-credentials ||
     die "namespace $NAMESPACE has no Secret minio-credentials" "install there with --quickstart first"
   key=$(_credential access-key) secret=$(_credential secret-key)
-  cat >"$STAGE/storage.yaml" <<EOF
-apiVersion: v1
-kind: Secret
-metadata:
-  name: storage-config
-stringData:
-  localMinIO: |
-    {
-      "type": "s3",
-      "access_key_id": "$key",
-      "secret_access_key": "$secret",
-      "endpoint_url": "http://minio.$NAMESPACE:9000",
-      "bucket": "modelmesh-example-models",
-      "region": "us-south"
-    }
-EOF
-  apply "$STAGE/storage.yaml" -n "$user_namespace"
+  sed -i.bak -e "s|$EXAMPLE_KEY|$key|" -e "s|$EXAMPLE_SECRET|$secret|" -e "s|http://minio:|http://minio.$NAMESPACE:|" \
+    "$STAGE/config/dependencies/minio-storage-secret.yaml"
+  add_storage "$1"
+}
+
+# Adds the storage to the Secret of a namespace. The other entries are the user's: apply would remove those that he
+# applied himself.
+add_storage() {
+  local file=$STAGE/config/dependencies/minio-storage-secret.yaml
+  make_storage_secret "$1"
+  kube patch secret storage-config -n "$1" --patch-file "$file" >/dev/null || die "Secret storage-config cannot be changed"
+}
+
+# Runtime pods mount the Secret, so it has to be there.
+make_storage_secret() {
+  exists secret storage-config -n "$1" || kube create secret generic storage-config -n "$1" | sed 's/^/  /'
 }

@@ -43,7 +43,7 @@ _unpacked() {
       ;;
   esac
   # The archive holds config/ itself, or what is in it.
-  dirname "$(dirname "$(find "$folder" -path '*/default/Kustomization' | head -n 1)")"
+  find "$folder" -path '*/default/Kustomization' -print -quit | sed 's|/default/Kustomization$||'
 }
 
 # Each line that names the namespace says so; etcd's host is in a text that cannot have a comment.

@@ -46,7 +46,12 @@ server_minor() {
   sed -n '/"serverVersion"/,$ s/.*"minor": "\([0-9]*\).*/\1/p' | head -n 1
 }
 
-exists() { kube get "$@" --ignore-not-found -o name 2>/dev/null | grep -q .; }
+# Whether there is such an object. An answer that does not come is not a no: it ends the script.
+exists() {
+  local found
+  found=$(kube get "$@" --ignore-not-found -o name) || die "kubectl get $*: the cluster does not say (see above)"
+  [[ -n $found ]]
+}
 
 require_namespace() {
   exists namespace "$1" || die "namespace $1 does not exist" "make it: kubectl create namespace $1"

@@ -2,7 +2,7 @@
 # Waits that show progress, and tell what is stuck when they end without success. Sourced.
 
 TIMEOUT=600  # seconds of each wait
-readonly _INTERVAL=2
+readonly _INTERVAL=0.5
 
 # Waits until a Deployment has all pods of its newest spec available.
 wait_for_deployment() {

@@ -221,7 +221,8 @@ def test_the_webhook_waits_for_its_certificate_and_calls_the_right_service(
 def test_example_credentials_are_the_documented_ones_and_marked() -> None:
     found = {
         obj["metadata"]["name"]: obj
-        for obj in objects((CONFIG / "dependencies" / "quickstart.yaml").read_text())
+        for path in DEPENDENCIES
+        for obj in objects(path.read_text())
         if obj["kind"] == "Secret"
     }
     pair = found["minio-credentials"]["stringData"]

@@ -3,6 +3,7 @@
 Its four runtimes are in tests/controller/golden/runtimes.
 """
 
+from base64 import b64encode
 from typing import Any
 
 MODELS = {
@@ -156,7 +157,12 @@ def settings() -> list[dict[str, Any]]:
     )
     return [
         _core("Secret", "model-serving-etcd", stringData={"etcd_connection": etcd}),
-        _core("Secret", "storage-config", stringData={"localMinIO": entry}),
+        _core(
+            "Secret",
+            "storage-config",
+            stringData={"localMinIO": entry},
+            data={"ours": b64encode(entry.encode()).decode()},
+        ),
         _core("ConfigMap", "model-serving-config", data={"config.yaml": configuration}),
     ]
 

@@ -208,6 +208,16 @@ def test_a_mistake_ends_it_with_what_to_do(
     assert SUCCESS not in done.stdout
 
 
+def test_a_missing_right_is_not_taken_for_a_missing_object(machine: Machine, tmp_path: Path) -> None:
+    kubeconfig = json.loads(Path(machine.environment["KUBECONFIG"]).read_text())
+    kubeconfig["users"][0]["user"]["as"] = "nobody"
+    (tmp_path / "nobody").write_text(json.dumps(kubeconfig))
+    done = machine.run("hack/install.sh", "-n", "default", KUBECONFIG=str(tmp_path / "nobody"))
+    assert done.returncode == 10
+    assert 'User "nobody" cannot get resource "namespaces"' in done.stderr
+    assert "does not exist" not in done.stderr
+
+
 def test_help_lists_the_flags_of_the_original(machine: Machine) -> None:
     done = machine.run("hack/install.sh", "--help")
     assert done.returncode == 2

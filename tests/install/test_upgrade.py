@@ -42,7 +42,7 @@ def test_it_replaces_the_original_and_takes_its_samples_unchanged(
     assert pod["containers"][0]["image"].startswith("modelmesh/controller:")
     assert [volume["name"] for volume in pod["volumes"]] == ["config-defaults", "tmp"]
     secret = machine.must("kubectl", "get", "secret", "storage-config", "-n", NAMESPACE, "-o", "json")
-    assert list(json.loads(secret)["data"]) == ["localMinIO"]
+    assert list(json.loads(secret)["data"]) == ["localMinIO", "ours"]
 
     runtimes = [
         yaml.safe_load(path.read_text())
