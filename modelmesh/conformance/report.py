@@ -37,15 +37,16 @@ def line(result: Result) -> str:
     return text
 
 
-def summary(results: Sequence[Result]) -> str:
-    """Returns the sum of a run, and what is to be done."""
+def summary(results: Sequence[Result], *, all_made: bool) -> str:
+    """Returns the sum of a run; `all_made` is whether it had every check, and not some that were chosen."""
     count = Counter(result.verdict for result in results)
     numbers = [f"{count[verdict]} {verdict.value.lower()}" for verdict in Verdict if count[verdict]]
     seconds = sum(result.seconds for result in results)
     text = f"\n{', '.join(numbers)}; {seconds:.1f} s"
     match exit_status(results):
         case 0:
-            return f"{text}\nThe runtime keeps the contract."
+            kept = "the contract" if all_made else "what was checked of the contract"
+            return f"{text}\nThe runtime keeps {kept}."
         case 1:
             failed = ", ".join(r.check.name for r in results if r.verdict is Verdict.FAILED)
             return f"{text}\nThe runtime breaks the contract: {failed}."

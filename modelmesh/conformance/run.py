@@ -36,6 +36,8 @@ T = TypeVar("T")
 SESSION = "mm-session"
 READY = RuntimeStatusResponse.READY
 _POLL_S = 0.1
+# A request that has not left this process yet can be neither cancelled nor overtaken.
+_ON_ITS_WAY_S = 0.005
 # Between two looks at a model that must stay away.
 _LOOK_S = 0.05
 _LEAST_WATCH_S, _LONGEST_WATCH_S = 0.3, 10.0
@@ -109,6 +111,10 @@ class Run:
     def too_fast(self) -> str:
         """What to say where a load was over before anything could come between."""
         return f"the model loads in {self.load_s * 1000:.0f} ms, too fast for it: give one that takes longer"
+
+    async def wait_for_part(self, part: float) -> None:
+        """Waits until a load that has begun just now is under way, for a part of a load's time."""
+        await asyncio.sleep(max(self.load_s * part, _ON_ITS_WAY_S))
 
     def new_id(self) -> str:
         """Returns a model id that was not used before, of the form that the controller makes."""

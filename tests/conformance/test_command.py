@@ -70,6 +70,7 @@ async def test_not_to_have_looked_is_status_3() -> None:
 async def test_only_the_chosen_checks_and_what_they_need_are_made(model: list[str]) -> None:
     status, printed = await run(Runtime(), *model, "--check", "load-size")
     assert status == 0
+    assert printed.endswith("The runtime keeps what was checked of the contract.\n")
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("  passed")] == [
         "status-ready",
         "load-succeeds",
