@@ -8,9 +8,10 @@ import obstore
 import pytest
 
 from adapters.ovms import OpenVINOAdapter
+from adapters.triton import TritonAdapter
 from modelmesh.conformance.inference import v2_request
-from tests.adapters.test_conformance import model_at, not_passed, triton_not_passed
-from tests.adapters.triton_models import RELU_ONNX
+from tests.adapters.test_conformance import model_at, not_passed
+from tests.adapters.triton_models import OBJECTS, RELU_ONNX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 async def test_the_triton_adapter_keeps_the_contract(
     s3: Any, triton: Any, triton_root: Path, run_adapter: Callable[..., Any]
 ) -> None:
-    assert await triton_not_passed(s3, triton, triton_root, run_adapter) == {}
+    for key in ("python/upper/config.pbtxt", "python/upper/1/model.py"):
+        obstore.put(s3.store(), f"conformance/{key}", OBJECTS[key])
+    obstore.put(s3.store(), "conformance/broken.onnx", b"this is no ONNX")
+    text = {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["models"]}
+    model = model_at("conformance/python/upper", "conformance/broken.onnx", "python")
+    variables = triton.adapter_variables(triton_root, s3.entry()) | {
+        "LIMIT_PER_MODEL_CONCURRENCY": "3",
+        "LOADING_CONCURRENCY": "2",
+    }
+    async with run_adapter(TritonAdapter, triton_root, **variables) as adapter:
+        assert await not_passed(adapter, triton, model, v2_request({"inputs": [text]})) == {}
 
 
 async def test_the_openvino_adapter_keeps_the_contract_before_the_stand_in(

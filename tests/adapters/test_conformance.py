@@ -12,15 +12,13 @@ import pytest
 from grpc import aio
 
 from adapters.mlserver import MLServerAdapter
-from adapters.triton import TritonAdapter
 from modelmesh.conformance.checks import Verdict
 from modelmesh.conformance.inference import V2_INFER, Inference, v2_request
 from modelmesh.conformance.run import ModelUnderTest, Run
-from modelmesh.conformance.suite import CHECKS, run_suite
-from tests.adapters.triton_models import OBJECTS
+from modelmesh.conformance.suite import run_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -42,27 +40,14 @@ open(sys.argv[1], "wb").write(pickle.dumps(Slow()))
 """
 
 
-# Triton starts a process for each model here; all checks take minutes, by `make test-conformance`.
-MOST_TELLING = (
-    "cancelled-load-leaves-nothing",
-    "infer-not-loaded",
-    "purge-before-ready",
-    "refusal-explained",
-    "session-keeps-models",
-)
-
-
-async def not_passed(
-    adapter: Any, server: Any, model: ModelUnderTest, request: Any, chosen: Collection[str] = ()
-) -> dict[str, str]:
-    """The checks, or of the chosen ones those, that did not pass, each with its verdict and words."""
-    checks = [check for check in CHECKS if not chosen or check.name in chosen]
+async def not_passed(adapter: Any, server: Any, model: ModelUnderTest, request: Any) -> dict[str, str]:
+    """The checks that did not pass, each with its verdict and words."""
     async with (
         aio.insecure_channel(f"127.0.0.1:{adapter.settings.port}") as channel,
         server.channel() as data,
     ):
         run = Run(channel, model, Inference(data, V2_INFER, request.SerializeToString()))
-        results = [result async for result in run_suite(run, checks)]
+        results = [result async for result in run_suite(run)]
     return {
         result.check.name: f"{result.verdict.value}: {result.words}"
         for result in results
@@ -93,26 +78,3 @@ async def test_the_mlserver_adapter_keeps_the_contract(
     async with run_adapter(MLServerAdapter, mlserver_root, **variables) as adapter:
         others = await not_passed(adapter, mlserver, model, v2_request({"inputs": [digit]}))
     assert others == {"load-concurrency": "does not apply: limitModelConcurrency is not set"}
-
-
-async def triton_not_passed(
-    s3: Any, triton: Any, triton_root: Path, run_adapter: Callable[..., Any], chosen: Collection[str] = ()
-) -> dict[str, str]:
-    """As `not_passed`, of the Triton adapter with a Python model."""
-    for key in ("python/upper/config.pbtxt", "python/upper/1/model.py"):
-        obstore.put(s3.store(), f"conformance/{key}", OBJECTS[key])
-    obstore.put(s3.store(), "conformance/broken.onnx", b"this is no ONNX")
-    text = {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["models"]}
-    model = model_at("conformance/python/upper", "conformance/broken.onnx", "python")
-    variables = triton.adapter_variables(triton_root, s3.entry()) | {
-        "LIMIT_PER_MODEL_CONCURRENCY": "3",
-        "LOADING_CONCURRENCY": "2",
-    }
-    async with run_adapter(TritonAdapter, triton_root, **variables) as adapter:
-        return await not_passed(adapter, triton, model, v2_request({"inputs": [text]}), chosen)
-
-
-async def test_the_triton_adapter_keeps_the_most_telling_promises(
-    s3: Any, triton: Any, triton_root: Path, run_adapter: Callable[..., Any]
-) -> None:
-    assert await triton_not_passed(s3, triton, triton_root, run_adapter, MOST_TELLING) == {}
