@@ -96,7 +96,8 @@ class Runtime:
         self._session = secrets.token_hex(8)
         self.knows_session = False
         self.silent = 0
-        """Questions in a row that the server has not answered in time."""
+        """Times in a row that the server has not answered in time; questions asked together count once."""
+        self._round = 0
 
     async def ready(self) -> RuntimeTerms:
         """Waits until the server is ready, and thus empty."""
@@ -237,12 +238,17 @@ class Runtime:
     async def _ask(
         self, method: str, message: bytes, timeout_seconds: float, metadata: Metadata = ()
     ) -> Reply:
+        round_ = self._round
         try:
             reply = await self._channel.call(
                 f"{SERVICE}/{method}", message, timeout_seconds=timeout_seconds, metadata=metadata
             )
         except CallError as error:
-            self.silent = self.silent + 1 if error.code is StatusCode.DEADLINE_EXCEEDED else 0
+            if error.code is not StatusCode.DEADLINE_EXCEEDED:
+                self.silent = 0
+            elif round_ == self._round:
+                self.silent += 1
+                self._round += 1
             raise
         self.silent = 0
         return reply

@@ -144,6 +144,27 @@ async def test_a_server_that_accepts_calls_and_answers_none_is_as_good_as_gone(
     await until(lambda: one.node.guard.terms is not None)
 
 
+async def test_questions_asked_together_and_not_answered_in_time_count_once(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one slow moment of a busy server would cost it all of its models."""
+    monkeypatch.setattr(guarding, "PROBE_SECONDS", 1_000.0)
+    monkeypatch.setattr(spi, "HOLDS_TIMEOUT_SECONDS", 0.05)
+    one = await mesh.add("one")
+    for name in ("a", "b", "c"):
+        await loaded(one, name)
+    runtime = one.node.guard._runtime
+    one.runtime.answering.clear()
+    await one.node.guard._look_for_models()
+    assert runtime.silent == 1
+    await one.node.guard._look_for_models()
+    assert runtime.silent == 2
+    one.runtime.answering.set()
+    assert await runtime.holds("a")
+    assert runtime.silent == 0
+    assert one.runtime.loads == ["a", "b", "c"]
+
+
 async def test_models_of_an_instance_that_died_are_loaded_elsewhere_at_once(mesh: Mesh) -> None:
     one, two = await mesh.add("one"), await mesh.add("two")
     await loaded(two, "m")
