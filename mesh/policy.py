@@ -34,4 +34,5 @@ class Policy:
             max_copies=self.max_copies,
             pinned=self.pinned,
             priority=self.priority,
+            shortfall=record.shortfall if self.pinned or self.min_copies else "",
         )

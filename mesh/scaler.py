@@ -25,6 +25,8 @@ SHRINK_SECONDS = 60.0
 SPREAD_SECONDS = 15.0
 KEEP_SECONDS = 5.0
 """How often surplus copies are looked for, fuller instances hand copies over, and missing ones are made."""
+SPREAD_MS = 30_000
+"""Copies are handed over for so long before it is looked again how full the others are."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 10.0, 300.0
 """Pauses before a copy that could not be had is tried again."""
 IN_USE_MS = 3_600_000
@@ -104,18 +106,15 @@ class Scaler:
         used = self.usage.look(elapsed, now)
         if len(self._registry.instances) < 2:  # noqa: PLR2004 - there is nobody else
             return
-        situations: dict[str, Situation] = {}
+        situations = _Situations(self._ensurer)
         for model_id in used:
             record = self._registry.peek(model_id)
             if record is None or not self._may_add(model_id) or not self._loader.is_loaded(model_id):
                 continue
-            situation = situations.get(record.type)
-            if situation is None:
-                situation = situations[record.type] = Situation(self._ensurer.suitable(record.type))
             more = scaling.more(
                 self.usage.uses[model_id],
                 record,
-                situation,
+                situations.of(record.type),
                 own_id=self._own_id,
                 terms=self._terms,
                 now=now,
@@ -128,19 +127,18 @@ class Scaler:
         """On the leader: begins to add the copies that models shall always have."""
         if not self._registry.is_leader():
             return
+        situations = _Situations(self._ensurer)
         for model_id in list(self._kept):
             record = self._registry.peek(model_id)
             if record is None or not self._may_add(model_id):
                 continue
-            suitable = self._ensurer.suitable(record.type)
+            suitable = situations.of(record.type).candidates
             live = sum(candidate.instance_id in record.instances for candidate in suitable)
             missing = min(record.min_copies, len(suitable)) - live
             if missing <= 0 and record.shortfall:
                 self._registry.post(model_id, copies.short(""))
             if missing > 0:
-                self._add(
-                    model_id, missing, record.last_used, frozenset(), "it has fewer copies than it shall have"
-                )
+                self._add(model_id, missing, record.last_used, frozenset(), TOO_FEW)
 
     async def shrink(self) -> None:
         """Gives up copies that are not needed where memory is short. Raises RegistryUnavailableError."""
@@ -163,12 +161,15 @@ class Scaler:
         """Hands copies to emptier instances. Raises RegistryUnavailableError."""
         if self._loader.pending:
             return
+        began = self._now()
         for held in self._held().values():
             model_type = held[0].record.type
             situation = Situation(self._ensurer.suitable(model_type))
             moves = scaling.surplus(held, situation, own_id=self._own_id, now=self._now())
             others = {each.instance_id for each in situation.candidates} - moves.targets
             for model_id in moves.models:
+                if self._now() - began > SPREAD_MS:
+                    return
                 await self._hand_over(model_id, others)
 
     def bring_back(self, lost: Iterable[tuple[str, int]]) -> None:
@@ -229,7 +230,7 @@ class Scaler:
                 tasks.create_task(work())
 
     async def give_up(self, model_id: str, why: str) -> bool:
-        """Takes the copy of this instance away, if another one can serve.
+        """Takes the copy of this instance away, if another one can serve and there are as many as shall be.
 
         Raises RegistryUnavailableError.
         """
@@ -238,9 +239,11 @@ class Scaler:
 
         def change(record: ModelRecord | None) -> ModelRecord | None:
             nonlocal gone
-            gone = record is not None and any(
-                id_ != self._own_id and self._registry.live(id_) for id_ in record.loaded
-            )
+            if record is None:
+                gone = False
+                return None
+            others = sum(id_ != self._own_id and self._registry.live(id_) for id_ in record.loaded)
+            gone = others >= max(1, record.min_copies)
             return copies.gone(self._own_id, now=self._now(), last_used=last_used)(record) if gone else record
 
         self._going.add(model_id)
@@ -325,6 +328,20 @@ class Scaler:
         if now is None:
             self._resting.pop(model_id, None)
             self.usage.uses.pop(model_id, None)
+
+
+class _Situations:
+    """What there is for models of each type, worked out once in a look."""
+
+    def __init__(self, ensurer: Ensurer) -> None:
+        self._ensurer = ensurer
+        self._known: dict[str, Situation] = {}
+
+    def of(self, model_type: str) -> Situation:
+        """The instances that may hold models of a type."""
+        if model_type not in self._known:
+            self._known[model_type] = Situation(self._ensurer.suitable(model_type))
+        return self._known[model_type]
 
 
 class Work(Protocol):

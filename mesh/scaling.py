@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mesh.placement import Candidate
 from mesh.upgrade import about_to_go
@@ -27,6 +28,9 @@ GIVEN_UP = 0.05
 """Part of an instance's memory that is given up in one pass, so that others can follow."""
 RECENT_LOAD_MS = 30_000
 """A further copy that began to load so lately may still change the load: no other is added meanwhile."""
+IDLE_SHARE = 0.1
+"""Where another instance with a copy has less than this part of the requests, it takes none of the load, and
+neither would a further one: the local copy is preferred, and the requests do not enter there."""
 AHEAD_MS = 20_000
 """A copy added because of load counts as used so far ahead, so that it goes to an instance with little to do.
 """
@@ -133,13 +137,13 @@ class Usage:
         return use.rpm if use else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """The instances that may hold a model."""
 
     candidates: Sequence[Candidate]
 
-    @property
+    @cached_property
     def free_share(self) -> float:
         """Part of the memory of all of them that is free."""
         capacity = sum(candidate.capacity.memory for candidate in self.candidates)
@@ -167,8 +171,13 @@ def more(
     use: Use, record: ModelRecord, situation: Situation, *, own_id: str, terms: ScalingTerms, now: int
 ) -> More | None:
     """The copies that a model should get in addition, seen from an instance that has one."""
+    in_use = use.last - use.since >= terms.second_after_ms
+    if use.rpm < terms.threshold and not in_use:
+        return None
     live = {candidate.instance_id for candidate in situation.candidates}
     holders = [instance_id for instance_id in record.instances if instance_id in live]
+    if use.rpm < terms.threshold and len(holders) != 1:
+        return None
     without = [each for each in situation.candidates if each.ready and each.instance_id not in holders]
     if not without or (record.max_copies and len(holders) >= record.max_copies):
         return None
@@ -178,8 +187,7 @@ def more(
     if use.rpm >= terms.threshold:
         threshold = terms.threshold
         return _for_load(use, record, situation, most, holders, own_id=own_id, threshold=threshold, now=now)
-    in_use = use.last - use.since >= terms.second_after_ms
-    if len(holders) == 1 and in_use and _room_for_second(situation, now):
+    if _room_for_second(situation, now):
         return More(1, Growth.IN_USE, use.last)
     return None
 
@@ -195,7 +203,10 @@ def _for_load(
     threshold: int,
     now: int,
 ) -> More | None:
-    if any(record.instances[id_] > now - RECENT_LOAD_MS for id_ in holders if id_ != own_id):
+    others = [id_ for id_ in holders if id_ != own_id]
+    if any(record.instances[id_] > now - RECENT_LOAD_MS for id_ in others):
+        return None
+    if any(each.rpm < use.rpm * IDLE_SHARE for each in situation.candidates if each.instance_id in others):
         return None
     copies = max(1, math.ceil(use.rpm * len(holders) / threshold) - len(holders))
     if copies > 2:  # noqa: PLR2004 - the original's number

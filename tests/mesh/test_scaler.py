@@ -83,6 +83,16 @@ async def test_a_copy_that_is_given_up_leaves_the_other_one_and_is_not_registere
     assert two.runtime.unloads == []
 
 
+async def test_a_model_keeps_the_copies_that_it_shall_have_when_two_are_given_up_at_once(mesh: Mesh) -> None:
+    one, two, three = [await mesh.add(name) for name in ("one", "two", "three")]
+    await loaded(one, "m")
+    await one.node.ensurer.add_copies("m", 2, last_used=mesh.clock())
+    await one.node.registry.update("m", lambda record: record and replace(record, min_copies=2))
+    await until(lambda: len(places(two, "m")) == len(places(three, "m")) == 3)
+    went = await asyncio.gather(*(each.node.scaler.give_up("m", "test") for each in (one, two, three)))
+    assert sorted(went) == [False, False, True]
+
+
 async def test_of_two_instances_that_give_up_a_copy_at_once_one_keeps_it(mesh: Mesh) -> None:
     one, two = await mesh.add("one"), await mesh.add("two")
     await loaded(one, "m")
@@ -187,3 +197,13 @@ async def test_what_has_to_make_room_is_loaded_where_there_is_some_unless_it_has
     await register(one, "larger", "SIZE_10000_0_0", type_="one")
     await one.bytes.request("larger")
     await until(lambda: two.runtime.loads == ["old"])
+
+
+async def test_a_model_of_which_no_copies_are_wanted_any_more_is_not_short_of_them(mesh: Mesh) -> None:
+    one = await mesh.add("one")
+    await register(one, "m", "SIZE_20000_0_0", policy=ModelPolicy(pinned=True))
+    await one.node.scaler.keep()
+    await one.node.scaler.settled()
+    await until(lambda: bool(one.node.registry.peek("m").shortfall))  # type: ignore[union-attr]
+    await register(one, "m", "SIZE_20000_0_0", policy=ModelPolicy())
+    assert (await status(one, "m")).status == ModelStatusInfo.NOT_LOADED

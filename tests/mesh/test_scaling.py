@@ -148,17 +148,29 @@ def test_copies_are_added_until_each_has_less_than_the_threshold() -> None:
 
 def test_what_all_copies_have_counts() -> None:
     record = ModelRecord(instances={"own": 1, "i0": 1}, loaded={"own": 1, "i0": 1})
-    place = situation("own", *(f"i{number}" for number in range(9)))
+    place = situation("own", *(f"i{number}" for number in range(9)), rpm=THRESHOLD)
     growth = grown(use(2 * THRESHOLD), record, place)
     assert growth is not None
     assert growth.count == 2
 
 
+def test_where_another_copy_takes_none_of_the_load_no_further_one_is_made() -> None:
+    """All requests enter here, and the local copy is preferred: more would only displace other models."""
+    record = ModelRecord(instances={"own": 1, "a": 1}, loaded={"own": 1, "a": 1})
+
+    def place(rpm: int) -> Situation:
+        return Situation([candidate("own", rpm=20_000), candidate("a", rpm=rpm), candidate("b")])
+
+    assert grown(use(10 * THRESHOLD), record, place(THRESHOLD - 1)) is None
+    assert grown(use(10 * THRESHOLD), record, place(THRESHOLD)) is not None
+
+
 def test_while_another_copy_is_new_no_other_is_added() -> None:
     record = ModelRecord(instances={"own": 1, "a": NOW - RECENT_LOAD_MS + 1}, loaded={"own": 1})
-    assert grown(use(THRESHOLD), record) is None
+    place = situation("own", "a", "b", rpm=THRESHOLD)
+    assert grown(use(THRESHOLD), record, place) is None
     record = ModelRecord(instances={"own": 1, "a": NOW - RECENT_LOAD_MS}, loaded={"own": 1})
-    assert grown(use(THRESHOLD), record) is not None
+    assert grown(use(THRESHOLD), record, place) is not None
 
 
 def test_instances_that_have_enough_to_do_get_no_copy_because_of_load() -> None:
