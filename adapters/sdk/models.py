@@ -30,6 +30,8 @@ from adapters.sdk.metrics import LOAD_SECONDS, LOADS, MODELS
 from adapters.sdk.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from adapters.puller.pull import Puller
     from adapters.sdk.adapter import ServerAdapter
     from adapters.sdk.settings import Settings
@@ -165,8 +167,8 @@ class Models:
         for attempt in range(1, _ATTEMPTS + 1):
             epoch = await self.server.ready(self._patience_s)
             try:
-                await asyncio.to_thread(self._lay_out, model)
-                await self._have_loaded(model)
+                await self._to_the_end(asyncio.to_thread(self._lay_out, model))
+                await self._to_the_end(self._adapter.load(model))
                 later = self._adapter.measures_later
                 measured = None if later else await self._adapter.measured_size(model.id)
             except ServerUnreachableError as error:
@@ -179,15 +181,16 @@ class Models:
                     return measured
         raise ServerUnreachableError(f"{self._adapter.title} restarted again and again during the load")
 
-    async def _have_loaded(self, model: Model) -> None:
-        call = asyncio.create_task(self._adapter.load(model))
+    async def _to_the_end(self, work: Coroutine[None, None, None]) -> None:
+        """Awaits what goes on when its caller has left; until it has ended nothing may be cleaned up."""
+        task = asyncio.create_task(work)
         try:
-            await asyncio.shield(call)
+            await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({call}, timeout=self._patience_s)
-            call.cancel()
-            with contextlib.suppress(AdapterError, asyncio.CancelledError):
-                await call
+            await asyncio.wait({task}, timeout=self._patience_s)
+            task.cancel()
+            with contextlib.suppress(AdapterError, OSError, asyncio.CancelledError):
+                await task
             raise
 
     def _lay_out(self, model: Model) -> None:

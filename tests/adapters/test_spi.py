@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,32 @@ async def test_different_models_load_side_by_side_and_one_model_in_order(fake: A
 
 
 # ---------------------------------------------------------------- cancellation
+
+
+async def test_nothing_is_removed_under_a_layout_whose_load_was_cancelled(
+    run_adapter: Any, fake_type: Any, tmp_path: Path
+) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    class Converting(fake_type):  # type: ignore[misc]
+        def lay_out(self, model: Any, folder: Path) -> None:
+            began.set()
+            gate.wait(20)
+            super().lay_out(model, folder)
+
+    async with run_adapter(Converting, tmp_path) as adapter:
+        await adapter.mesh.ready()
+        load = adapter.mesh.load("m")
+        await until(began.is_set)
+        load.cancel()
+        unload = asyncio.create_task(adapter.mesh.unload("m"))
+        for _ in range(10):
+            await adapter.mesh.status()
+        assert not unload.done()
+        gate.set()
+        await unload
+        assert "load m" not in adapter.server.calls
+        assert adapter.files() == []
 
 
 async def test_after_a_cancelled_load_and_its_unload_nothing_is_loaded(fake: Any) -> None:
