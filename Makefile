@@ -89,16 +89,20 @@ images: setup ## Build the images of controller, mesh and adapter with docker, p
 images-servers: setup ## Build MinIO with sample models, and model servers and etcd by their public names, for the native cluster
 	@$(RUN) python -m images --servers
 
+.PHONY: fvt-cluster
+fvt-cluster: setup ## Bring the native cluster up with all images, building what is missing (what `make fvt` begins with)
+	@hack/native-cluster check
+	hack/native-cluster up
+	$(RUN) python -m images
+	$(RUN) python -m images --servers
+	hack/native-cluster load-image "$$MODELMESH_HOME"/images/*.tar
+
 .PHONY: fvt
 fvt: setup ## Verify the whole on the native cluster (as root), or on that of FVT_KUBECONFIG; FVT_ARGS="cases -k onnx" chooses
 	@if [ -n "$${FVT_KUBECONFIG:-}" ]; then
 	  $(RUN) python -m fvt --kubeconfig "$$FVT_KUBECONFIG" $${FVT_ARGS:-}
 	else
-	  hack/native-cluster check
-	  hack/native-cluster up
-	  $(RUN) python -m images
-	  $(RUN) python -m images --servers
-	  hack/native-cluster load-image "$$MODELMESH_HOME"/images/*.tar
+	  make --no-print-directory fvt-cluster
 	  hack/native-cluster exec -- .venv/bin/python -m fvt $${FVT_ARGS:-}
 	fi
 

@@ -114,7 +114,7 @@ class Cluster:
         """Return the pods whose containers are all ready and that are not going away."""
         return [pod for pod in self.items("pods", selector) if is_ready(pod)]
 
-    def wait_ready(self, kind: str, name: str, seconds: float = 120) -> JSON:
+    def wait_ready(self, kind: str, name: str, seconds: float = 240) -> JSON:
         """Wait until a model is served in its newest form; return the status."""
 
         def look() -> JSON | None:
@@ -133,7 +133,7 @@ class Cluster:
 
         return wait(look, f"{kind} {name} to be served", seconds) or {}
 
-    def wait_failure(self, kind: str, name: str, reason: str, seconds: float = 90) -> JSON:
+    def wait_failure(self, kind: str, name: str, reason: str, seconds: float = 180) -> JSON:
         """Wait until a model tells of a failure with `reason`; return what it tells."""
 
         def look() -> JSON | None:
@@ -144,7 +144,7 @@ class Cluster:
 
         return wait(look, f"{kind} {name} to fail with {reason}", seconds) or {}
 
-    def wait_deployment(self, name: str, replicas: int, seconds: float = 180) -> JSON:
+    def wait_deployment(self, name: str, replicas: int, seconds: float = 300) -> JSON:
         """Wait until a Deployment is rolled out with so many pods, all ready; return it."""
 
         def look() -> JSON | None:

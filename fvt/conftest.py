@@ -24,7 +24,8 @@ from fvt.models import Bucket
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-CASE_SECONDS = 300
+CASE_SECONDS = 900
+"""With an installation, which the first case of a part waits for."""
 IMAGES = {
     "mlserver": "seldonio/mlserver",
     "triton": "nvidia/tritonserver",
@@ -56,11 +57,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="model servers whose images the cluster can run, such as mlserver,triton; auto: those whose "
         "image is on a node, as far as the cluster tells",
     )
+    group.addoption("--short", action="store_true", help="leave out the cases that are marked as long")
     group.addoption("--report", default=".modelmesh/fvt", help="folder for what a failure leaves to be read")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every case the time that real pods take."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", "long: takes a minute or more; --short leaves it out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the cases, and give each the time that real pods take on a busy machine."""
+    if config.getoption("--short"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     for item in items:
         item.add_marker(pytest.mark.timeout(CASE_SECONDS))
 

@@ -52,7 +52,7 @@ class Forward:
         """Return `127.0.0.1:PORT`, opening the connection where there is none."""
         if self.broken:
             self.close()
-            wait(self._open, f"a forward to {self._target} port {self._port}", 60)
+            wait(self._open, f"a forward to {self._target} port {self._port}", 120)
         return next(f"127.0.0.1:{found[1]}" for line in self._lines if (found := _OPEN.match(line)))
 
     def close(self) -> None:

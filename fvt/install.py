@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 MARK = "modelmesh-fvt"
 """Label of the namespaces that the FVT made, and may remove."""
-_INSTALL_SECONDS = 420
-_DELETE_SECONDS = 240
+_WAIT_SECONDS = 180
+"""Of each wait of the script, which tells what is stuck: it should be the first to give up."""
+_INSTALL_SECONDS = 600
+_DELETE_SECONDS = 600
 _log = logging.getLogger("fvt")
 
 
@@ -31,6 +33,8 @@ def install(cluster: Cluster, config: Path, *flags: str) -> str:
         cluster.namespace,
         "--install-config-path",
         str(config),
+        "--timeout",
+        str(_WAIT_SECONDS),
         *flags,
     )
 

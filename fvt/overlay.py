@@ -62,7 +62,7 @@ def configure(cluster: Cluster, **changes: object) -> None:
     cluster.apply(settings(**changes))
 
 
-def wait_settled(cluster: Cluster, seconds: float = 240) -> None:
+def wait_settled(cluster: Cluster, seconds: float = 300) -> None:
     """Wait until every Deployment of a runtime is rolled out, and stays so for a moment.
 
     The moment is for a change that the controller is about to make.

@@ -19,7 +19,7 @@ class WaitedInVainError(AssertionError):
     """What was waited for did not come."""
 
 
-def wait(look: Callable[[], T], what: str, seconds: float = 90) -> T:
+def wait(look: Callable[[], T], what: str, seconds: float = 180) -> T:
     """Look until something true is seen, and return it.
 
     Args:

@@ -43,6 +43,7 @@ def _ports(cluster: Cluster) -> set[str]:
     return {port["name"] for port in cluster.get("service", SERVICE)["spec"]["ports"]}
 
 
+@pytest.mark.long
 def test_rest_can_be_turned_off_and_on(configured: Cluster, inference: Inference, name: str) -> None:
     configured.apply(isvc(name))
     configured.wait_ready("isvc", name)
@@ -97,6 +98,7 @@ def test_settings_that_cannot_be_used_change_nothing_and_say_so(configured: Clus
     assert configured.get("deployment", DEPLOYMENT)["spec"] == before
 
 
+@pytest.mark.long
 def test_labels_of_pods_reach_the_pods(configured: Cluster) -> None:
     overlay.configure(configured, runtimePodLabels={"example.org/Team": "models"})
 

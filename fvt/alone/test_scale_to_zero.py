@@ -40,8 +40,8 @@ def test_pods_come_with_the_first_model_stay_for_the_grace_and_go(
     assert inference.digit(name) == 8
     (pod,) = scaled.ready_pods(f"name={DEPLOYMENT}")
 
-    scaled.delete("isvc", name)
     deleted = time.monotonic()
+    scaled.delete("isvc", name)
     scaled.apply(isvc(name))
     scaled.wait_ready("isvc", name)
     assert inference.digit(name) == 8
@@ -49,16 +49,18 @@ def test_pods_come_with_the_first_model_stay_for_the_grace_and_go(
         (same,) = scaled.ready_pods(f"name={DEPLOYMENT}")
         assert same["metadata"]["uid"] == pod["metadata"]["uid"]
 
-    scaled.delete("isvc", name)
     deleted = time.monotonic()
+    scaled.delete("isvc", name)
     scaled.wait_deployment(DEPLOYMENT, 0)
-    assert time.monotonic() - deleted >= GRACE_SECONDS - 2
+    assert time.monotonic() - deleted >= GRACE_SECONDS
 
-    # At once, while the old pod is still going away: the model is loaded without being asked for.
+    # At once, while the old pod is still going away: the model is loaded without being asked for, and before
+    # the mesh's next look around, which is two minutes later.
     scaled.apply(isvc(name))
-    scaled.wait_ready("isvc", name, 60)
+    scaled.wait_ready("isvc", name, 100)
 
 
+@pytest.mark.long
 def test_a_model_that_no_runtime_supports_brings_no_pods(scaled: Cluster, name: str) -> None:
     scaled.apply(isvc(name, "abacus"))
     scaled.wait_failure("isvc", name, "NoSupportingRuntime")

@@ -88,7 +88,7 @@ def site(installed: Cluster, models: Bucket) -> Iterator[str]:
         "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": _PORT}]},
     }
     installed.apply(content, pod, service)
-    wait(lambda: installed.ready_pods(f"app={SITE}"), "the web server", 60)
+    wait(lambda: installed.ready_pods(f"app={SITE}"), "the web server")
     yield f"http://{SITE}.{installed.namespace}"
     installed.delete("pod,service,configmap", SITE)
 
@@ -157,6 +157,7 @@ def _name_in_secret(cluster: Cluster, *names: str) -> None:
     wait(lambda: _mounted(cluster) == list(names), f"the pods to mount {names}")
 
 
+@pytest.mark.long
 def test_models_come_from_the_claims_that_the_secret_names(
     claims: Cluster, inference: Inference, name: str
 ) -> None:
@@ -180,6 +181,7 @@ def test_models_come_from_the_claims_that_the_secret_names(
         claims.delete("predictor", by_key)
 
 
+@pytest.mark.long
 def test_a_model_may_name_any_claim_where_that_is_allowed(
     claims: Cluster, inference: Inference, name: str
 ) -> None:

@@ -127,9 +127,9 @@ def test_a_namespace_without_the_label_is_left_and_taken_back(
             assert wide.two.items(kind, "app.kubernetes.io/managed-by=modelmesh-controller") == [], kind
         return True
 
-    wait(empty, f"namespace {TWO} to have no runtime and no Service", 120)
+    wait(empty, f"namespace {TWO} to have no runtime and no Service")
     wide.controller.kubectl("label", "namespace", TWO, "modelmesh-enabled=true")
-    wide.two.wait_ready("isvc", "back", 180)
+    wide.two.wait_ready("isvc", "back")
     assert asked[1].digit("back") == 8
     wide.two.delete("isvc", "back")
 
@@ -144,7 +144,7 @@ def test_the_uninstall_leaves_nothing(wide: Wide, before: set[str], config: Path
         assert not left, f"left: {sorted(left)}"
         return True
 
-    wait(look, "the cluster to be as it was", 120)
+    wait(look, "the cluster to be as it was")
     found = wide.controller.run("get", "crd", f"inferenceservices.{GROUP}")
     assert "not found" in found.stderr
     for name in (ONE, TWO, wide.controller.namespace):

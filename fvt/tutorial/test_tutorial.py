@@ -30,7 +30,7 @@ NAME = "example-sklearn-isvc"
 STORAGE_MODEL = f"{NAME}__isvc-6b2eb0b8bf"
 URI_MODEL = f"{NAME}__isvc-3642375d03"
 """Names of the concrete models: the original's for the same specs."""
-COMMAND_SECONDS = 420
+COMMAND_SECONDS = 600
 STEPS = [
     "scripts/install.sh",
     "kubectl get pods",
@@ -188,11 +188,11 @@ def test_the_model_is_not_ready_at_first(terminal: Terminal) -> None:
         assert [(row["NAME"], row["URL"], row["READY"]) for row in rows] == [(NAME, "", "False")]
         return rows
 
-    wait(look, "READY to be False", 20)
+    wait(look, "READY to be False", 60)
     wait(
         lambda: "Waiting for runtime Pod to become available" in terminal.type(DESCRIBE.text),
         "the description to say what is waited for",
-        20,
+        60,
     )
 
 
@@ -203,7 +203,7 @@ def test_the_runtimes_pods_run(terminal: Terminal) -> None:
         assert {(row["READY"], row["STATUS"]) for row in rows} == {("3/3", "Running")}
         return True
 
-    wait(look, "two pods of mlserver-1.x, 3/3 Running", 180)
+    wait(look, "two pods of mlserver-1.x, 3/3 Running", 300)
 
 
 def test_the_model_becomes_ready(terminal: Terminal) -> None:

@@ -1,6 +1,8 @@
 """What the functional verification rests on, as far as it can be told without a cluster."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,16 +25,22 @@ REPORT = """\
 def outcome_of(report: str, folder: Path) -> runner.Outcome:
     file = folder / "report.xml"
     file.write_text(report)
-    outcome = runner.Outcome()
-    outcome.add(file)
-    return outcome
+    return runner.read(file)
+
+
+def report_of(*kept: str) -> str:
+    """The report with only these cases."""
+    lines = REPORT.splitlines()
+    return "\n".join(
+        line for line in lines if "testcase" not in line or any(f"test_{name}" in line for name in kept)
+    )
 
 
 def test_a_case_that_was_left_out_is_not_counted_as_passed(tmp_path: Path) -> None:
     outcome = outcome_of(REPORT, tmp_path)
     assert outcome.counts == {"passed": 1, "left out": 1, "failed": 2}
     assert outcome.skipped == {"cases.test_a::test_left": "no image of triton"}
-    assert outcome.failed == ["cases.test_a::test_bad", "cases.test_a::test_broken"]
+    assert outcome.names("failed") == ["cases.test_a::test_bad", "cases.test_a::test_broken"]
 
 
 @pytest.mark.parametrize(
@@ -41,17 +49,42 @@ def test_a_case_that_was_left_out_is_not_counted_as_passed(tmp_path: Path) -> No
 def test_only_a_run_in_which_something_passed_and_nothing_failed_succeeds(
     tmp_path: Path, kept: tuple[str, ...], status: int
 ) -> None:
-    lines = [
-        line
-        for line in REPORT.splitlines()
-        if "testcase" not in line or any(f"test_{name}" in line for name in kept)
-    ]
-    assert runner._tell(outcome_of("\n".join(lines), tmp_path), []) == status
+    assert runner._tell(outcome_of(report_of(*kept), tmp_path)) == status
 
 
 def test_a_part_that_did_not_run_to_its_end_fails_the_run(tmp_path: Path) -> None:
-    report = "<testsuites><testcase name='a'/></testsuites>"
-    assert runner._tell(outcome_of(report, tmp_path), ["cases ended with 3"]) == 1
+    outcome = outcome_of(report_of("good"), tmp_path)
+    outcome.broken.append("cases ended with 3")
+    assert runner._tell(outcome) == 1
+
+
+def test_a_case_that_fails_once_and_passes_alone_is_told_as_unsteady(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = outcome_of(report_of("good", "bad"), tmp_path)
+    outcome.repeated(outcome_of('<testcase classname="fvt.cases.test_a" name="test_bad"/>', tmp_path))
+    assert outcome.counts == {"passed": 1, "unsteady": 1}
+    assert runner._tell(outcome) == 0
+    printed = capsys.readouterr().out
+    assert "UNSTEADY cases.test_a::test_bad: FAILED FIRST" in printed
+    assert "1 passed, 1 unsteady, 0 failed" in printed
+
+
+def test_a_case_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
+    outcome = outcome_of(report_of("good", "bad"), tmp_path)
+    outcome.repeated(outcome_of(report_of("good", "bad"), tmp_path))
+    assert outcome.counts == {"passed": 1, "failed": 1}
+    assert runner._tell(outcome) == 1
+
+
+def test_a_case_that_failed_is_found_again_by_its_name() -> None:
+    name = runner.node("cases.test_bad_input::test_a_contradiction_is_refused_with_what_to_do[two forms]")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", name, "fvt/alone", "--short"]
+    done = subprocess.run(command, cwd=overlay.ROOT, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert name in lines, done.stdout + done.stderr
+    assert any("test_uninstalling_leaves_nothing" in line for line in lines)
+    assert not any("test_a_model_may_name_any_claim" in line for line in lines)
 
 
 def test_a_wait_in_vain_tells_for_what_and_what_was_seen() -> None:
