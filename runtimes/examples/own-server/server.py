@@ -111,9 +111,9 @@ class Runtime(spi_grpc.ModelRuntimeServicer):
         return spi.ModelSizeResponse(sizeInBytes=model.size)
 
     async def _discard(self, model_id: str) -> None:
+        self.models.pop(model_id, None)
         if load := self._loads.pop(model_id, None):
             await asyncio.gather(load, return_exceptions=True)
-        self.models.pop(model_id, None)
 
 
 class Inference(v2_grpc.GRPCInferenceServiceServicer):
@@ -155,10 +155,12 @@ def _rows(request: Any) -> list[list[float]]:
         raise ValueError("give one input of datatype FP32")
     (tensor,) = request.inputs
     if raw := list(request.raw_input_contents):
+        if len(raw[0]) % 4:
+            raise ValueError(f"{len(raw[0])} bytes are no numbers of 4 bytes each")
         values = list(struct.unpack(f"<{len(raw[0]) // 4}f", raw[0]))
     else:
         values = list(tensor.contents.fp32_contents)
-    if not tensor.shape or math.prod(tensor.shape) != len(values) or not values:
+    if not values or min(tensor.shape, default=0) < 1 or math.prod(tensor.shape) != len(values):
         raise ValueError(f"{len(values)} numbers do not fill the shape {list(tensor.shape)}")
     width = tensor.shape[-1]
     return [values[start : start + width] for start in range(0, len(values), width)]
