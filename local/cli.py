@@ -157,7 +157,9 @@ def put(
     state = Home.from_environment().read_state()
     if not state.s3_endpoint:
         raise LocalError("the cluster is still starting")
-    for key in samples.upload(source, state.s3_endpoint, path.strip("/") or source.name):
+    # `.` and `..` have their name in the path alone; a link keeps its own.
+    name = path.strip("/") or Path(os.path.normpath(source.absolute())).name
+    for key in samples.upload(source, state.s3_endpoint, name):
         typer.echo(f"stored {key}")
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from local.errors import LocalError, ProfileMissingError
 
@@ -102,7 +102,7 @@ def every(home: Path, files: Iterable[str] = ()) -> Profiles:
 def _read(file: Path) -> Profile:
     try:
         profile = Profile.model_validate(yaml.safe_load(file.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: also pydantic's, and no UTF-8
         raise LocalError(f"{file} is not a local profile: {error}") from error
     return profile.model_copy(update={"folder": str(file.resolve().parent)})
 

@@ -61,7 +61,7 @@ def upload(models: Path, endpoint: str, prefix: str = "") -> list[str]:
     A file's key is `prefix`; those of a folder's files begin with it.
 
     Raises:
-        SamplesFailedError: the server refused one.
+        SamplesFailedError: there is no file, or one cannot be stored.
     """
     store = S3Store(
         BUCKET,
@@ -77,11 +77,13 @@ def upload(models: Path, endpoint: str, prefix: str = "") -> list[str]:
         key = str(PurePosixPath(prefix, file.relative_to(models)))
         try:
             obstore.put(store, key, file)
-        except (BaseError, OSError) as error:
+        except (BaseError, OSError, ValueError) as error:
             raise SamplesFailedError(
                 f"storing {key} in bucket {BUCKET} at {endpoint} failed: {error}"
             ) from error
         keys.append(key)
+    if not keys:
+        raise SamplesFailedError(f"{models} has no files")
     return keys
 
 

@@ -69,7 +69,8 @@ def test_a_named_profile_that_is_missing_is_an_error(tmp_path: Path) -> None:
         Profiles.load(SHIPPED, files=[tmp_path / "nothing.yaml"])
 
 
-def test_a_broken_profile_names_its_file(tmp_path: Path) -> None:
-    (tmp_path / "broken.yaml").write_text("images: [a]\ncomands: {}\n")
+@pytest.mark.parametrize("content", [b"images: [a]\ncomands: {}\n", b"{", b"", b"\xff\xfe"])
+def test_a_broken_profile_names_its_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.yaml").write_bytes(content)
     with pytest.raises(LocalError, match=r"broken\.yaml"):
         Profiles.load(tmp_path)

@@ -12,7 +12,7 @@ import httpx
 
 from api.proto import kfs_inference_v2_pb2 as v2
 from api.proto import kfs_inference_v2_pb2_grpc as v2_grpc
-from tests.e2e.conftest import until
+from tests.e2e.conftest import run, until
 from tests.runtimes.conftest import EXAMPLES, SCAFFOLDED
 
 if TYPE_CHECKING:
@@ -124,6 +124,22 @@ def test_the_servers_own_words_reach_the_models_owner(cluster: Cluster) -> None:
         manifest.replace("own-server-model", "broken-model").replace("linear.json", "broken.json")
     )
     assert "this is no linear model" in cluster.machine.wait_failed("broken-model")["message"]
+
+
+def test_models_are_put_under_the_folders_name_and_mistakes_are_told(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    machine = cluster.machine
+    empty = machine.local("put", str(folder), check=False)
+    assert (empty.returncode, empty.stdout) == (1, f"error: {folder} has no files\n")
+    (folder / "model.json").write_text("{}")
+    outside = machine.local("put", str(folder), "../shop", check=False)
+    assert outside.returncode == 1
+    assert outside.stdout.startswith("error: storing ../shop/model.json in bucket ")
+    stored = run(*machine.command("put", "."), cwd=folder, env=machine.environment)
+    assert stored.stdout == "stored shop/model.json\n"
 
 
 def kill(machine: Machine, runtime: str, container: str) -> None:
