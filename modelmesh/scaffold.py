@@ -29,6 +29,8 @@ app = typer.Typer(
 _EXAMPLE = "own-server"
 # A Deployment's pods are named after it, with more words around it.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+# Words that YAML, of one version or another, reads as a value that is no text.
+_NOT_TEXT = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
 @app.callback()
@@ -42,9 +44,10 @@ def runtime(
     into: Annotated[Path | None, typer.Option(help="The new folder; by default NAME, here.")] = None,
 ) -> None:
     """Make the folder of a model server that speaks the SPI, with its manifests, image and a sample model."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name in _NOT_TEXT:
         raise typer.BadParameter(
-            f"{name!r} must be at most 40 lower-case letters, digits and dashes, and begin with a letter",
+            f"{name!r} must be at most 40 lower-case letters, digits and dashes, begin with a letter, "
+            "and be no word that YAML reads as a value",
             param_hint="NAME",
         )
     folder = into or Path(name)

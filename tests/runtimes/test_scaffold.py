@@ -78,7 +78,7 @@ def test_every_file_has_the_new_name_and_none_the_old(scaffolded: Path) -> None:
     assert runtime["spec"]["containers"][0]["image"] == f"example/{SCAFFOLDED}:1"
 
 
-@pytest.mark.parametrize("name", ["", "Upper", "7up", "a_b", "end-", "x" * 41, "../x"])
+@pytest.mark.parametrize("name", ["", "Upper", "7up", "a_b", "end-", "x" * 41, "../x", "null", "on"])
 def test_a_name_that_no_runtime_can_have_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
