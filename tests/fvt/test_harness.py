@@ -77,6 +77,38 @@ def test_a_case_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
     assert runner._tell(outcome) == 1
 
 
+SUITE = """\
+import pathlib
+import pytest
+
+def test_good():
+    pass
+
+@pytest.mark.parametrize("word", ["two words"])
+def test_bad_once(word):
+    met = pathlib.Path("met")
+    if not met.exists():
+        met.touch()
+        pytest.fail("busy")
+
+def test_always_bad():
+    pytest.fail("no")
+"""
+
+
+def test_a_run_repeats_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fvt" / "cases").mkdir(parents=True)
+    (tmp_path / "fvt" / "cases" / "test_a.py").write_text(SUITE)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "PARTS", {"cases": []})
+    assert runner.main([]) == 1
+    printed = capfd.readouterr().out
+    assert "UNSTEADY cases.test_a::test_bad_once[two words]" in printed
+    assert "FAILED   cases.test_a::test_always_bad" in printed
+
+
 def test_a_case_that_failed_is_found_again_by_its_name() -> None:
     name = runner.node("cases.test_bad_input::test_a_contradiction_is_refused_with_what_to_do[two forms]")
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", name, "fvt/alone", "--short"]
