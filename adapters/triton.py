@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from adapters import pbtxt
@@ -46,6 +47,10 @@ _DATATYPES = {
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
     *("FP16", "FP32", "FP64", "BF16", "STRING", "BYTES"),
 }
+
+
+# What one conversion finds of free memory another must not take.
+_converting = threading.Lock()
 
 
 class TritonAdapter(V2Server):
@@ -118,9 +123,15 @@ def _convert(file: Path, result: Path) -> None:
     # The packages may be on a path of their own, as in our image.
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    with _converting:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode > 1:
         raise OSError(done.returncode, os.strerror(done.returncode), str(result))
+    if done.returncode < 0:
+        raise InvalidModelError(
+            f"the conversion of {file.name} to ONNX was ended by signal {-done.returncode}, "
+            f"as where memory is short; {advice}"
+        )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"its conversion ended with status {done.returncode}"]
         raise InvalidModelError(f"{file.name} cannot be converted to ONNX: {said[-1]}; {advice}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -16,9 +16,15 @@ _IR_VERSION, _OPSET = 7, 13
 
 
 class Graph:
-    """Nodes and constants under construction; values are known by their names."""
+    """Nodes and constants under construction; values are known by their names.
 
-    def __init__(self, name: str) -> None:
+    Constants go to `out` at once, so that no more than one of them is in memory: parts of a message that
+    follow each other are the message.
+    """
+
+    def __init__(self, name: str, out: BinaryIO) -> None:
+        self._out = out
+        self._constants = 0
         self._model = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="modelmesh")
         self._model.opset_import.add(domain="", version=_OPSET)
         self._graph = self._model.graph
@@ -44,11 +50,12 @@ class Graph:
         """A constant: FP32, or INT64 where it is a list of whole numbers."""
         whole = isinstance(value, list | tuple)
         array = np.asarray(value, "<i8" if whole else "<f4")
-        name = f"constant {len(self._graph.initializer)}"
+        name = f"constant {self._constants}"
+        self._constants += 1
         kind = onnx.TensorProto.INT64 if whole else onnx.TensorProto.FLOAT
-        self._graph.initializer.add(
-            name=name, dims=array.shape, data_type=kind, raw_data=np.ascontiguousarray(array).tobytes()
-        )
+        part = onnx.ModelProto()
+        part.graph.initializer.add(name=name, dims=array.shape, data_type=kind, raw_data=array.tobytes())
+        self._out.write(part.SerializeToString())
         return name
 
     def node(self, kind: str, *inputs: str, **attributes: float | str | Sequence[int]) -> str:
@@ -67,6 +74,6 @@ class Graph:
                     node.attribute.add(name=name, ints=value, type=onnx.AttributeProto.INTS)
         return result
 
-    def content(self) -> bytes:
-        """The model as it lies in a file."""
-        return self._model.SerializeToString()
+    def finish(self) -> None:
+        """Writes all else."""
+        self._out.write(self._model.SerializeToString())

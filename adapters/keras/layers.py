@@ -54,6 +54,7 @@ def _same(_: Graph, __: Layer, inputs: Sequence[str]) -> str:
 
 
 def _dense(graph: Graph, layer: Layer, inputs: Sequence[str]) -> str:
+    layer.demand("quantization_mode", None)
     kernel, *bias = layer.weights
     result = graph.node("MatMul", inputs[0], graph.constant(kernel))
     if bias:
@@ -111,6 +112,8 @@ def _normalization(graph: Graph, layer: Layer, inputs: Sequence[str]) -> str:
     *given, mean, variance = layer.weights
     scale = given.pop(0) if layer.settings.get("scale", True) else np.ones_like(mean)
     center = given.pop(0) if layer.settings.get("center", True) else np.zeros_like(mean)
+    if given:
+        raise ConversionError(f"layer {layer.name} has more weights than those of a plain normalization")
     factor = scale / np.sqrt(variance + float(layer.settings.get("epsilon", 1e-3)))
     scaled = graph.node("Mul", inputs[0], graph.constant(factor))
     return graph.node("Add", scaled, graph.constant(center - mean * factor))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,24 @@ _MODELS = {"Functional", "Model", "Sequential"}
 class Layer:
     """A layer: its class's name, its settings, the layers that feed it and its weights in Keras' order.
 
-    `rank` is the number of dimensions of its first input, the batch included; 0 until it is known.
+    Weights stay in the file until they are asked for. `rank` is the number of dimensions of its first input,
+    the batch included; 0 until it is known.
     """
 
     name: str
     kind: str
     settings: dict[str, Any]
     inputs: list[str]
-    weights: list[np.ndarray] = field(default_factory=list)
+    stored: list[h5py.Dataset] = field(default_factory=list)
     rank: int = 0
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """The weights, read from the file."""
+        try:
+            return [each[()] for each in self.stored]
+        except OSError as error:
+            raise ConversionError(f"the weights of layer {self.name} cannot be read: {error}") from error
 
     @property
     def shape(self) -> list[int | None]:
@@ -73,34 +83,40 @@ class Network:
     outputs: list[str]
 
 
-def read(file: Path) -> Network:
-    """Reads layers and weights.
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Network]:
+    """Reads layers; their weights can be read inside of the block.
 
     Raises:
         ConversionError: no HDF5 file of a whole model, or of a kind that is not converted.
     """
-    try:
-        with h5py.File(file) as content:
-            if "model_config" not in content.attrs:
-                raise ConversionError("it has weights only: save the whole model, by model.save")
-            model = json.loads(content.attrs["model_config"])
-            if model.get("class_name") not in _MODELS:
-                raise ConversionError(f"a model of the class {model.get('class_name')} is not converted")
-            sequential = model["class_name"] == "Sequential"
-            network = _sequential(model["config"]) if sequential else _functional(model["config"])
-            weights = content.get("model_weights", content)
-            for layer in network.layers:
-                layer.weights = list(_weights(weights, layer.name))
-            return network
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"it cannot be read as a Keras model: {error}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            network = _network(stack.enter_context(h5py.File(file)))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ConversionError(f"it cannot be read as a Keras model: {error}") from error
+        yield network
 
 
-def _weights(content: h5py.Group, layer: str) -> Iterator[np.ndarray]:
+def _network(content: h5py.File) -> Network:
+    if "model_config" not in content.attrs:
+        raise ConversionError("it has weights only: save the whole model, by model.save")
+    model = json.loads(content.attrs["model_config"])
+    if model.get("class_name") not in _MODELS:
+        raise ConversionError(f"a model of the class {model.get('class_name')} is not converted")
+    sequential = model["class_name"] == "Sequential"
+    network = _sequential(model["config"]) if sequential else _functional(model["config"])
+    weights = content.get("model_weights", content)
+    for layer in network.layers:
+        layer.stored = list(_stored(weights, layer.name))
+    return network
+
+
+def _stored(content: h5py.Group, layer: str) -> Iterator[h5py.Dataset]:
     if layer in content:
         group = content[layer]
         for name in group.attrs.get("weight_names", ()):
-            yield group[name.decode() if isinstance(name, bytes) else name][()]
+            yield group[name.decode() if isinstance(name, bytes) else name]
 
 
 def _sequential(config: Any) -> Network:
