@@ -108,7 +108,7 @@ fvt: setup ## Verify the whole on the native cluster (as root), or on that of FV
 
 .PHONY: test-images
 test-images: setup ## Test the images that `make images` and `make images-servers` left: user, weight, programs
-	@$(RUN) pytest -q tests/images/built.py
+	@$(RUN) pytest -q tests/images/built.py tests/images/examples_built.py
 
 .PHONY: bench
 bench: bench-local bench-mesh bench-controller bench-adapters bench-dataplane ## Run every benchmark; tables on standard output, figures in bench/results
