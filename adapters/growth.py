@@ -54,8 +54,8 @@ class ProcessGrowth:
         """
         told = Measurement()
         with self.change():
-            before, changes = await self._read(), self._changes
-            alone = self._under_way == 1
+            changes, alone = self._changes, self._under_way == 1
+            before = await self._read()
             yield told
             after = await self._read()
             if not before or not after or before[1] != after[1]:

@@ -16,7 +16,11 @@ class Process:
     resident = 100 * MIB
     started = "1764288000.5"
 
+    def meanwhile(self) -> None:
+        """What happens while it is read."""
+
     async def metrics(self, _: web.Request) -> web.Response:
+        self.meanwhile()
         if not self.resident:
             return web.Response(text="parallel_request_queue_count 3\n")
         return web.Response(
@@ -78,6 +82,19 @@ async def test_loads_and_unloads_beside_each_other_are_not_measured(
         with process[1].change():
             pass
     assert outer.bytes is None
+    assert await measure(process, 64) == 64 * MIB
+
+
+async def test_an_unload_during_the_first_reading_counts_as_beside(
+    process: tuple[Process, ProcessGrowth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unload() -> None:
+        monkeypatch.undo()
+        with process[1].change():
+            pass
+
+    monkeypatch.setattr(process[0], "meanwhile", unload)
+    assert await measure(process, 64) is None
     assert await measure(process, 64) == 64 * MIB
 
 
