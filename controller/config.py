@@ -124,7 +124,10 @@ class StorageHelperImage(Image):
 
     @property
     def has_health(self) -> bool:
-        """Whether its adapters answer probes: those of our image do, wherever that was copied to."""
+        """Whether its adapters answer probes, for the lack of which the kubelet would kill the original's.
+
+        Those of our image do, wherever that was copied to.
+        """
         return f"/{self.name}".endswith(f"/{_ADAPTER_IMAGE}")
 
 
