@@ -51,13 +51,16 @@ def _pull_secrets(context: PodContext) -> list[JSON]:
 
 def _pod(context: PodContext, selector: dict[str, str]) -> JSON:
     spec = context.spec
+    account = context.configuration.service_account_name
+    # Models can be code: they do not get the token of a default account that nobody has meant for them.
+    rights: JSON = {"serviceAccountName": account} if account else {"automountServiceAccountToken": False}
     optional = {
         "imagePullSecrets": _pull_secrets(context),
         "nodeSelector": spec.node_selector,
-        "serviceAccountName": context.configuration.service_account_name,
         "tolerations": [toleration.dump() for toleration in spec.tolerations],
     }
     return {
+        **rights,
         "affinity": scheduling.affinity(spec.affinity),
         "containers": _containers(context),
         "terminationGracePeriodSeconds": mesh.GRACE_PERIOD_S,
