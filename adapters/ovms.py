@@ -20,6 +20,7 @@ from adapters.environment import Reader
 from adapters.errors import InvalidModelError, ServerError, ServerUnreachableError
 from adapters.files import folder_name, write_whole
 from adapters.sdk import V2_METHODS, Model, ServerAdapter
+from adapters.threads import in_thread
 from adapters.versions import newest_version
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class OpenVINOAdapter(ServerAdapter):
         async with self._reloading:
             if self._applied < mine:
                 changes = self._changes
-                await asyncio.to_thread(self._write)
+                await in_thread(self._write)
                 status = await self._reload()
                 self._applied = changes
                 return status

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from adapters.errors import CorruptObjectError, DiskFullError, StorageError, StorageUnavailableError
+from adapters.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -96,7 +97,7 @@ async def download_all(source: Source, downloads: Sequence[Download], folder: Pa
     )
     downloader = _Downloader(source, pod)
     try:
-        await asyncio.to_thread(_make_folders, {(folder / item.name).parent for item in downloads})
+        await in_thread(_make_folders, {(folder / item.name).parent for item in downloads})
         async with asyncio.TaskGroup() as group:
             for _ in range(max(workers, 1)):
                 group.create_task(downloader.work(work))
@@ -148,10 +149,10 @@ class _Downloader:
                 await self._stream(part, keep)
             return
         async with self._pod.streams, self._pod.transfers:
-            fd = await asyncio.to_thread(_open, part.file.path)
+            fd = _open(part.file.path)
 
             async def write(chunk: bytes, position: int) -> None:
-                await asyncio.to_thread(_write, fd, chunk, position)
+                await in_thread(_write, fd, chunk, position)
 
             try:
                 await self._stream(part, write)
@@ -188,11 +189,11 @@ class _Downloader:
         """Compares a whole file with the storage's checksum, and reads it once more where it differs."""
         item = file.download.source
         name, wanted = self._source.digest(item) or ("", "")
-        first = await asyncio.to_thread(_save, file, name)
+        first = await in_thread(_save, file, name)
         if hmac.compare_digest(first, wanted):
             return
         await self._bring(_Part(file, 0, item.size))
-        again = await asyncio.to_thread(_save, file, name)
+        again = await in_thread(_save, file, name)
         if hmac.compare_digest(again, wanted) or (again == first and self._source.distrust_digests(item)):
             return
         raise CorruptObjectError(

@@ -21,6 +21,7 @@ from adapters.puller.download import disk_failure
 from adapters.puller.settings import Pod
 from adapters.puller.storage_types import find_type
 from adapters.puller.targets import Target
+from adapters.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -86,15 +87,15 @@ class Puller:
         final = self._folder(model_id)
         unfinished = self._root / _UNFINISHED / final.name
         try:
-            await asyncio.to_thread(_fresh_folder, unfinished)
-            kept = bool(fingerprint) and await asyncio.to_thread(
+            await in_thread(_fresh_folder, unfinished)
+            kept = bool(fingerprint) and await in_thread(
                 self._contents.link, fingerprint, final.name, unfinished
             )
             if not kept:
                 await self._fetch(storage, downloads, unfinished)
                 if fingerprint:
-                    await asyncio.to_thread(self._contents.keep, fingerprint, final.name, unfinished)
-            await asyncio.to_thread(_replace, unfinished, final)
+                    await in_thread(self._contents.keep, fingerprint, final.name, unfinished)
+            await in_thread(_replace, unfinished, final)
         except BaseException as error:
             self._contents.release({final.name})
             if isinstance(error, OSError):

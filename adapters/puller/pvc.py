@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adapters.errors import ObjectNotFoundError, StorageConfigError, StorageDeniedError
 from adapters.files import disk_size
 from adapters.puller.targets import Download, RemoteObject
+from adapters.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ class ClaimStorage:
 
     async def fetch(self, downloads: Sequence[Download], folder: Path) -> None:
         """Links what was found."""
-        await asyncio.to_thread(self._link, downloads, folder)
+        await in_thread(self._link, downloads, folder)
 
     def _find(self, target: Target) -> Download:
         if not self._folder.is_dir():

@@ -28,10 +28,9 @@ from adapters.sdk.follow import ServerFollower
 from adapters.sdk.loads import Loads
 from adapters.sdk.metrics import LOAD_SECONDS, LOADS, MODELS
 from adapters.sdk.turns import Turns
+from adapters.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from adapters.puller.pull import Puller
     from adapters.sdk.adapter import ServerAdapter
     from adapters.sdk.settings import Settings
@@ -167,8 +166,8 @@ class Models:
         for attempt in range(1, _ATTEMPTS + 1):
             epoch = await self.server.ready(self._patience_s)
             try:
-                await self._to_the_end(asyncio.to_thread(self._lay_out, model))
-                await self._to_the_end(self._adapter.load(model))
+                await in_thread(self._lay_out, model)
+                await self._have_loaded(model)
                 later = self._adapter.measures_later
                 measured = None if later else await self._adapter.measured_size(model.id)
             except ServerUnreachableError as error:
@@ -181,16 +180,15 @@ class Models:
                     return measured
         raise ServerUnreachableError(f"{self._adapter.title} restarted again and again during the load")
 
-    async def _to_the_end(self, work: Coroutine[None, None, None]) -> None:
-        """Awaits what goes on when its caller has left; until it has ended nothing may be cleaned up."""
-        task = asyncio.create_task(work)
+    async def _have_loaded(self, model: Model) -> None:
+        call = asyncio.create_task(self._adapter.load(model))
         try:
-            await asyncio.shield(task)
+            await asyncio.shield(call)
         except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=self._patience_s)
-            task.cancel()
-            with contextlib.suppress(AdapterError, OSError, asyncio.CancelledError):
-                await task
+            await asyncio.wait({call}, timeout=self._patience_s)
+            call.cancel()
+            with contextlib.suppress(AdapterError, asyncio.CancelledError):
+                await call
             raise
 
     def _lay_out(self, model: Model) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -375,3 +376,50 @@ async def test_a_virtual_style_request_has_the_bucket_in_its_host(
     with pytest.raises((StorageDeniedError, StorageError)):
         await pull(puller, bucket, endpoint_url="http://objects.invalid", addressing="virtual")
     assert {request.headers["Host"] for request in bucket.requests} == {"b.objects.invalid"}
+
+
+async def test_a_write_that_is_under_way_keeps_its_file_when_the_pull_is_cancelled(
+    puller: Puller, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.objects["m"] = b"x" * (1 << 20)
+    began, gate, names = threading.Event(), threading.Event(), []
+
+    def write(fd: int, *_: object) -> None:
+        began.set()
+        gate.wait(10)
+        names.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+
+    monkeypatch.setattr("adapters.puller.download._write", write)
+    task = asyncio.create_task(pull(puller, bucket))
+    assert await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    task.cancel()  # no more than once counts
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names == ["m"]
+
+
+async def test_a_pull_that_is_cancelled_at_its_last_step_leaves_nothing_later(
+    puller: Puller, settings: PullerSettings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.objects["m"] = b"x"
+    began, gate = threading.Event(), threading.Event()
+
+    def slow(source: Path, target: Path) -> None:
+        began.set()
+        gate.wait(10)
+        source.rename(target)
+
+    monkeypatch.setattr("adapters.puller.pull._replace", slow)
+    task = asyncio.create_task(pull(puller, bucket))
+    assert await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.1, gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    puller.remove("m")
+    await asyncio.sleep(0.1)
+    assert not (settings.root / "m").exists()
