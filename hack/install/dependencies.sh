@@ -36,8 +36,14 @@ _choose_credentials() {
     warn "Do not put anything of value into it; --generate-credentials makes random ones."
     return
   fi
-  sed -i.bak -e "s|$EXAMPLE_KEY|$key|" -e "s|$EXAMPLE_SECRET|$secret|" -e 's/documented-example/generated/' \
-    "$STAGE"/config/dependencies/*.yaml
+  _set_credentials "$key" "$secret"
+  sed -i.bak -e 's/documented-example/generated/' "$STAGE/config/dependencies/quickstart.yaml"
+}
+
+# By a file: the arguments of a program are there for everybody on this machine to read.
+_set_credentials() {
+  printf 's|%s|%s|\n' "$EXAMPLE_KEY" "$1" "$EXAMPLE_SECRET" "$2" >"$STAGE/credentials.sed"
+  sed -i.bak -f "$STAGE/credentials.sed" "$STAGE"/config/dependencies/*.yaml
 }
 
 _credential() { kube get secret minio-credentials -o "jsonpath={.data.$1}" | base64 -d; }
@@ -50,8 +56,8 @@ copy_storage() {
   exists secret minio-credentials ||
     die "namespace $NAMESPACE has no Secret minio-credentials" "install there with --quickstart first"
   key=$(_credential access-key) secret=$(_credential secret-key)
-  sed -i.bak -e "s|$EXAMPLE_KEY|$key|" -e "s|$EXAMPLE_SECRET|$secret|" -e "s|http://minio:|http://minio.$NAMESPACE:|" \
-    "$STAGE/config/dependencies/minio-storage-secret.yaml"
+  _set_credentials "$key" "$secret"
+  sed -i.bak -e "s|http://minio:|http://minio.$NAMESPACE:|" "$STAGE/config/dependencies/minio-storage-secret.yaml"
   add_storage "$1"
 }
 
