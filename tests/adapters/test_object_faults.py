@@ -400,26 +400,3 @@ async def test_a_write_that_is_under_way_keeps_its_file_when_the_pull_is_cancell
     with pytest.raises(asyncio.CancelledError):
         await task
     assert names == ["m"]
-
-
-async def test_a_pull_that_is_cancelled_at_its_last_step_leaves_nothing_later(
-    puller: Puller, settings: PullerSettings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket.objects["m"] = b"x"
-    began, gate = threading.Event(), threading.Event()
-
-    def slow(source: Path, target: Path) -> None:
-        began.set()
-        gate.wait(10)
-        source.rename(target)
-
-    monkeypatch.setattr("adapters.puller.pull._replace", slow)
-    task = asyncio.create_task(pull(puller, bucket))
-    assert await asyncio.to_thread(began.wait, 10)
-    task.cancel()
-    asyncio.get_running_loop().call_later(0.1, gate.set)
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    puller.remove("m")
-    await asyncio.sleep(0.1)
-    assert not (settings.root / "m").exists()
