@@ -155,7 +155,7 @@ lint: setup type ## Check style, types, layers, Rust lints and generated files
 	@$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
-	$(RUN) shellcheck --external-sources --source-path=. hack/*.sh hack/install/*.sh scripts/*.sh images/install images/environment images/modelmesh images/*/*.sh images/adapter/launch images/controller/manager
+	$(RUN) shellcheck --external-sources --source-path=. .ci/run hack/*.sh hack/install/*.sh scripts/*.sh images/install images/environment images/modelmesh images/*/*.sh images/adapter/launch images/controller/manager
 	for crate in $(CRATES); do
 	  $(CARGO) fmt --check --manifest-path $$crate
 	  $(CARGO) clippy --locked --manifest-path $$crate --all-targets --all-features -- -D warnings
