@@ -301,6 +301,4 @@ class Run:
 
     async def clean_up(self) -> None:
         """Unloads whatever a check may have left."""
-        for model_id in self._used:
-            with contextlib.suppress(aio.AioRpcError):
-                await self.start_unload(model_id)
+        await asyncio.gather(*map(self.start_unload, self._used), return_exceptions=True)
