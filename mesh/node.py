@@ -31,7 +31,7 @@ from mesh.peer import Peers, peer_handlers
 from mesh.presence import Presence
 from mesh.readiness import Readiness
 from mesh.registry import Registry
-from mesh.routes import Routes
+from mesh.routes import VANISHED_SECONDS, Routes
 from mesh.runtime import Runtime, RuntimeTerms
 from mesh.scaler import Scaler
 from mesh.status import StatusReporter
@@ -47,8 +47,6 @@ USAGE_SECONDS = 1.0
 DRAIN_SECONDS = 128.0
 """How long an eviction waits for requests on the copy; the original's time."""
 STARTING = "this instance is starting; it has not read the registry yet"
-GONE_SECONDS = 2.0
-"""An instance whose record went publishes it again within that time, if it is there."""
 DRAIN_POLL_SECONDS = (0.002, 0.1)
 
 log = structlog.get_logger(__name__)
@@ -380,17 +378,25 @@ class MeshNode:
     def _on_instance(
         self, instance_id: str, before: Entry[InstanceRecord] | None, now: Entry[InstanceRecord] | None
     ) -> None:
+        if instance_id == self._config.instance_id and now is None:
+            self.session.doubt()
         moved = before and (now is None or now.value.address != before.value.address)
         if before and moved and instance_id != self._config.instance_id:
             self.peers.forget(before.value.address)
-        if before and now is None and not before.value.shutdown and self.registry.is_leader():
-            self._spawn(self._bring_back(instance_id))
+        if before and now is None and self.registry.is_leader():
+            self._spawn(self._bring_back())
 
-    async def _bring_back(self, instance_id: str) -> None:
-        """An instance is gone, unless it was the registry that lost its content: then it is back at once."""
-        await asyncio.sleep(GONE_SECONDS)
-        if instance_id not in self.registry.instances:
-            self.scaler.bring_back_from(instance_id)
+    async def _bring_back(self) -> None:
+        """An instance is gone, unless it was the registry that lost its content: then it is back at once.
+
+        It may have been the leader, and others may have gone for which it can do no more.
+        """
+        await asyncio.sleep(VANISHED_SECONDS)
+        if not self.registry.is_leader():
+            return
+        for instance_id in self.registry.holders():
+            if instance_id not in self.registry.instances:
+                self.scaler.bring_back_from(instance_id)
 
     async def _register(self, model_id: str) -> None:
         """Somebody took our copy out of the registry, but it is here."""

@@ -11,6 +11,10 @@ from mesh.registry import Registry
 from store.records import InstanceRecord, ModelRecord, VModelRecord
 from store.table import Entry
 
+VANISHED_SECONDS = 2.0
+"""An instance whose record went without a goodbye is routed to for so long: it is back at once where it was
+the registry that lost its content."""
+
 
 class Routes:
     """The routing table. Create it before the registry starts, so that it sees every row."""
@@ -20,6 +24,7 @@ class Routes:
         self._byte_path = byte_path
         self._own: set[str] = set()
         self._assumed: dict[str, set[str]] = {}
+        self._vanished: dict[str, InstanceRecord] = {}
         self._models: set[str] = set()
         self._aliases: set[str] = set()
         self._generation = 0
@@ -72,11 +77,12 @@ class Routes:
         unrecorded = sorted(assumed - record.instances.keys())
         for instance_id in (*sorted(record.instances, key=record.instances.__getitem__), *unrecorded):
             row = self._registry.instances.get(instance_id)
-            if instance_id == self._registry.instance_id or row is None:
+            instance = row.value if row else self._vanished.get(instance_id)
+            if instance_id == self._registry.instance_id or instance is None:
                 continue
             loaded = instance_id in record.loaded or instance_id in assumed
-            route = Route(instance_id, row.value.address, loaded)
-            if not row.value.shutdown:
+            route = Route(instance_id, instance.address, loaded)
+            if not instance.shutdown:
                 staying.append(route)
             elif route.loaded:
                 leaving.append(route)
@@ -113,6 +119,18 @@ class Routes:
             same = before.value.address == now.value.address and before.value.shutdown == now.value.shutdown
             if same:
                 return
+        self._vanished.pop(instance_id, None)
+        if before and now is None and not before.value.shutdown:
+            self._vanished[instance_id] = before.value
+            asyncio.get_running_loop().call_later(VANISHED_SECONDS, self._gone, instance_id, before.value)
+        self._reroute(instance_id)
+
+    def _gone(self, instance_id: str, record: InstanceRecord) -> None:
+        if self._vanished.get(instance_id) is record:
+            del self._vanished[instance_id]
+            self._reroute(instance_id)
+
+    def _reroute(self, instance_id: str) -> None:
         self._models |= self._registry.holdings(instance_id)
         self._schedule()
 

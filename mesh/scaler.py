@@ -205,7 +205,9 @@ class Scaler:
         lost = []
         for model_id in self._registry.holdings(instance_id):
             record = self._registry.peek(model_id)
-            if record and instance_id in record.loaded:
+            if record is None or any(map(self._registry.live, record.instances)):
+                continue
+            if instance_id in record.loaded:
                 # The record's last use is behind by as much as it may be.
                 lost.append((model_id, min(record.last_used + repair.STALE_USE_MS, self._now())))
         self.bring_back(lost)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -34,6 +35,11 @@ class Session:
         self._keys: dict[str, bytes] = {}
         self._lock = asyncio.Lock()
         self._ended = False
+        self._doubted = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Something says that the keys are gone, so `keep` looks at once, and writes them again."""
+        self._doubted.set()
 
     async def put(self, key: str, value: bytes) -> None:
         """Writes a key of this session, now and whenever the lease is made anew. Raises StoreError.
@@ -67,11 +73,17 @@ class Session:
     async def keep(self) -> None:
         """Keeps the lease alive until cancelled. An outage is waited for; a lost lease is replaced."""
         while True:
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._doubted.wait()
+            doubted = self._doubted.is_set()
+            self._doubted.clear()
             try:
                 async with self._lock:
                     if self._lease:
                         await self._store.keep_alive(self._lease)
+                        if doubted:
+                            await self._put(dict(self._keys), self._lease)
             except LeaseLostError as error:
                 await self._renew(error)
             except StoreError as error:

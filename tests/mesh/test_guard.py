@@ -7,12 +7,14 @@ import pytest
 from msgspec.structs import replace
 
 from mesh import guard as guarding
+from mesh import housekeeping
 from mesh import runtime as spi
 from mesh.guard import RuntimeGuard
 from mesh.runtime import Runtime, RuntimeTerms
 from store.records import Resources
 from tests.mesh.conftest import Mesh
 from tests.mesh.fake_runtime import FakeRuntime
+from tests.mesh.test_node import register
 from tests.mesh.test_scaler import loaded, places
 from tests.store.waiting import until
 
@@ -163,6 +165,21 @@ async def test_questions_asked_together_and_not_answered_in_time_count_once(
     assert await runtime.holds("a")
     assert runtime.silent == 0
     assert one.runtime.loads == ["a", "b", "c"]
+
+
+async def test_a_leader_that_goes_leaves_what_it_was_about_to_bring_back_to_the_next(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "JOINED_SECONDS", 1_000.0)  # it would load ahead what nobody has
+    one, two, three = [await mesh.add(name) for name in ("one", "two", "three")]
+    await register(three, "m")
+    await three.node.ensurer.load_here("m", last_used=mesh.clock(), urgent=True)
+    await until(lambda: places(one, "m") == places(two, "m") == {"three"})
+    await three.node.session.end()  # as its lease ends
+    await until(lambda: "three" not in one.node.registry.instances)
+    await one.stop()
+    await until(lambda: two.runtime.loads == ["m"])
+    assert one.runtime.loads == []
 
 
 async def test_models_of_an_instance_that_died_are_loaded_elsewhere_at_once(mesh: Mesh) -> None:

@@ -264,7 +264,7 @@ async def test_a_server_that_died_is_waited_for_and_what_was_in_use_comes_back_b
         await register(one, name)
         await one.bytes.request(name)
     await one.runtime.crash()
-    one.bytes.models.pop("a")
+    one.bytes.models.pop("a", None)
     request = asyncio.create_task(one.bytes.request("a", excluded=["one"], failure="unavailable"))
     await until(lambda: not one.node.readiness and one.bytes.models == {})
     assert not one.bytes.ready

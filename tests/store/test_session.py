@@ -2,6 +2,7 @@
 
 import asyncio
 
+from store.base import Delete
 from store.memory import MemoryBackend, MemoryStore
 from store.session import Session
 from tests.store.waiting import until
@@ -55,6 +56,19 @@ async def test_a_lost_lease_is_replaced_and_its_keys_come_back() -> None:
     kv = await store.get("/i/a")
     assert kv is not None
     assert (kv.value, kv.lease != 0) == (b"1", True)
+
+
+async def test_keys_in_doubt_are_written_again_at_once_be_it_that_the_lease_lives() -> None:
+    memory = MemoryBackend()
+    store = MemoryStore(memory)
+    session = Session(store, keep_alive_seconds=1_000.0)
+    await session.put("/i/a", b"1")
+    keeping = asyncio.create_task(session.keep())
+    for lose in (memory.wipe, lambda: memory.txn([], [Delete("/i/a")])):
+        lose()
+        session.doubt()
+        await until(lambda: memory.get("/i/a") is not None)
+    keeping.cancel()
 
 
 async def test_an_outage_is_waited_for() -> None:
