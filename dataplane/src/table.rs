@@ -1,19 +1,21 @@
 //! The routing table: where each model's copies are, and how often the local ones are used.
 //!
-//! Models and aliases lie in sharded maps; what is known of one model is an immutable [`Copies`] that an
-//! update swaps as a whole. A lookup takes a shard's read lock for one hash probe and nothing longer.
+//! Models and aliases lie in sharded maps; what is known of one model is immutable, and an update swaps it. A lookup takes a shard's read lock for one hash probe and nothing longer. Names lie
+//! with what they name and not in the maps too: most of the time of a lookup is memory that has to be fetched.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use http::HeaderValue;
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::status::{Code, Status};
@@ -57,7 +59,8 @@ pub struct Model {
     pub id_header: Option<HeaderValue>,
     /// `mm-model-id-bin`.
     pub id_header_bin: HeaderValue,
-    copies: ArcSwap<Copies>,
+    local: AtomicBool,
+    peers: ArcSwap<Box<[PeerCopy]>>,
     in_flight: AtomicU32,
     requests: AtomicU64,
     last_used: AtomicU64,
@@ -80,12 +83,28 @@ impl Model {
             id_header: visible.then(|| HeaderValue::from_str(id).ok()).flatten(),
             id_header_bin: HeaderValue::from_str(&STANDARD_NO_PAD.encode(id))
                 .unwrap_or(HeaderValue::from_static("")),
-            copies: ArcSwap::from_pointee(copies),
+            local: AtomicBool::new(copies.local),
+            peers: ArcSwap::from_pointee(copies.peers),
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             last_used: AtomicU64::new(0),
             limit: ArcSwapOption::empty(),
         }
+    }
+
+    /// What comes is there before what goes has gone: in between, the model has one copy more and not none.
+    fn set_copies(&self, copies: Copies) {
+        if copies.local {
+            self.local.store(true, Ordering::SeqCst);
+        }
+        self.peers.store(Arc::new(copies.peers));
+        if !copies.local {
+            self.local.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.local.load(Ordering::SeqCst)
     }
 
     fn set_limit(&self, limit: Option<(u32, u32)>) {
@@ -117,8 +136,7 @@ impl Model {
     /// True if any copy can serve.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let copies = self.copies.load();
-        copies.local || !copies.peers.is_empty()
+        self.is_local() || !self.peers.load().is_empty()
     }
 
     /// Requests now on the local copy.
@@ -128,10 +146,13 @@ impl Model {
     }
 
     fn local(self: &Arc<Self>) -> Option<LocalUse> {
-        // Counting comes before the second look at the copies: who removes the copy and then sees no request
-        // in flight (the table's update) can rely on none coming later.
+        if !self.is_local() {
+            return None;
+        }
+        // Counting comes before the second look: who removes the copy and then sees no request in flight (the
+        // table's update) can rely on none coming later.
         let used = LocalUse::begin(Arc::clone(self));
-        self.copies.load().local.then_some(used)
+        self.is_local().then_some(used)
     }
 }
 
@@ -154,18 +175,21 @@ impl Drop for LocalUse {
 
 /// A name that stands for one of several models, each taken in proportion to its weight.
 #[derive(Debug)]
-pub struct Alias(Box<[(Box<str>, u32)]>);
+pub struct Alias {
+    name: Box<str>,
+    targets: SmallVec<[(Box<str>, u32); 1]>,
+}
 
 impl Alias {
     /// The model id that this request goes to; `None` if no weight is positive.
     #[must_use]
     pub fn choose(&self) -> Option<&str> {
-        if let [(only, _)] = &*self.0 {
+        if let [(only, _)] = &*self.targets {
             return Some(only);
         }
-        let total: u64 = self.0.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let total: u64 = self.targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
         let mut point = if total == 0 { return None } else { fastrand::u64(..total) };
-        for (model, weight) in &self.0 {
+        for (model, weight) in &self.targets {
             match point.checked_sub(u64::from(*weight)) {
                 Some(rest) => point = rest,
                 None => return Some(model),
@@ -189,10 +213,10 @@ pub struct Usage {
 /// The routing table of one instance.
 #[derive(Debug, Default)]
 pub struct Table {
-    models: Sharded<Arc<Model>>,
-    aliases: Sharded<Arc<Alias>>,
+    models: Sharded<Model>,
+    aliases: Sharded<Alias>,
     /// Concurrent and queued requests of models whose server limits them.
-    limits: Sharded<(u32, u32)>,
+    limits: Mutex<HashMap<Box<str>, (u32, u32)>>,
     generation: Mutex<u64>,
     touched: Mutex<Vec<Arc<Model>>>,
     retired: Mutex<Vec<Arc<Model>>>,
@@ -216,7 +240,7 @@ impl Table {
         }
         for (name, targets) in aliases {
             match targets {
-                Some(targets) => self.aliases.insert(name, Arc::new(Alias(targets.into_boxed_slice()))),
+                Some(targets) => self.aliases.insert(Alias { name: name.into(), targets: targets.into() }),
                 None => self.aliases.remove(name),
             }
         }
@@ -226,14 +250,14 @@ impl Table {
 
     fn set_model(&self, id: &str, copies: Option<Copies>) {
         match (self.models.get(id), copies) {
-            (Some(model), Some(copies)) => model.copies.store(Arc::new(copies)),
+            (Some(model), Some(copies)) => model.set_copies(copies),
             (None, Some(copies)) => {
                 let model = Model::new(id, copies);
-                model.set_limit(self.limits.get(id));
-                self.models.insert(id, Arc::new(model));
+                model.set_limit(self.limits.lock().get(id).copied());
+                self.models.insert(model);
             }
             (Some(model), None) => {
-                model.copies.store(Arc::default());
+                model.set_copies(Copies::default());
                 self.retired.lock().push(model);
             }
             (None, None) => {}
@@ -260,13 +284,14 @@ impl Table {
     /// Lets the local copy of a model have `concurrent` requests at a time, and `queued` more wait for their
     /// turn; with 0 concurrent ones there is no limit. It may be set before the model has a route.
     pub fn limit(&self, id: &str, concurrent: u32, queued: u32) {
-        if concurrent == 0 {
-            self.limits.remove(id);
-        } else {
-            self.limits.insert(id, (concurrent, queued));
-        }
+        let limit = (concurrent > 0).then_some((concurrent, queued));
+        let mut limits = self.limits.lock();
+        match limit {
+            Some(limit) => limits.insert(id.into(), limit),
+            None => limits.remove(id),
+        };
         if let Some(model) = self.models.get(id) {
-            model.set_limit(self.limits.get(id));
+            model.set_limit(limit);
         }
     }
 
@@ -280,18 +305,17 @@ impl Table {
     /// instances have failed for this request.
     #[must_use]
     pub fn pick(&self, model: &Arc<Model>, own_instance: &str, excluded: &[Arc<str>]) -> Option<Pick> {
-        let copies = model.copies.load();
         let usable = |instance: &str| !excluded.iter().any(|other| **other == *instance);
-        if copies.local
-            && usable(own_instance)
+        if usable(own_instance)
             && let Some(used) = self.pick_local(model)
         {
             return Some(Pick::Local(used));
         }
+        let peers = model.peers.load();
         let peer = if excluded.is_empty() {
-            less_loaded(&copies.peers)
+            less_loaded(&peers)
         } else {
-            let left: Vec<_> = copies.peers.iter().filter(|peer| usable(&peer.instance)).cloned().collect();
+            let left: Vec<_> = peers.iter().filter(|peer| usable(&peer.instance)).cloned().collect();
             less_loaded(&left)
         };
         peer.map(Pick::Peer)
@@ -308,9 +332,9 @@ impl Table {
     /// True if a copy is left to try.
     #[must_use]
     pub fn has_copy(&self, model: &Model, own_instance: &str, excluded: &[Arc<str>]) -> bool {
-        let copies = model.copies.load();
         let usable = |instance: &str| !excluded.iter().any(|other| **other == *instance);
-        copies.local && usable(own_instance) || copies.peers.iter().any(|peer| usable(&peer.instance))
+        model.is_local() && usable(own_instance)
+            || model.peers.load().iter().any(|peer| usable(&peer.instance))
     }
 
     fn count(&self, model: &Arc<Model>) {
@@ -355,40 +379,76 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A map from names that writers of different shards do not contend for.
+/// What lies in a map by its name.
+trait Named {
+    fn name(&self) -> &str;
+}
+
+impl Named for Model {
+    fn name(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Named for Alias {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A map by name that writers of different shards do not contend for.
 #[derive(Debug)]
-struct Sharded<V> {
+struct Sharded<T> {
     hasher: DefaultHashBuilder,
-    shards: Box<[Shard<V>]>,
+    shards: Box<[Shard<T>]>,
 }
 
-type Shard<V> = RwLock<HashMap<Box<str>, V>>;
+/// On a cache line of its own, so that threads that use others do not wait for it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Shard<T>(RwLock<HashTable<Arc<T>>>);
 
-impl<V> Default for Sharded<V> {
+impl<T> Default for Sharded<T> {
     fn default() -> Self {
-        let hasher = DefaultHashBuilder::default();
-        let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
-        Self { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), hasher }
+        let shard = || Shard(RwLock::new(HashTable::new()));
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+        }
     }
 }
 
-impl<V: Clone> Sharded<V> {
-    fn shard(&self, key: &str) -> &Shard<V> {
-        // Not the lowest bits: the map inside a shard uses those.
-        let hash = self.hasher.hash_one(key);
-        &self.shards[(hash >> 40) as usize % SHARDS]
+impl<T: Named> Sharded<T> {
+    /// The hash of a name, and the shard that it belongs to.
+    fn place(&self, name: &str) -> (u64, &RwLock<HashTable<Arc<T>>>) {
+        let hash = self.hasher.hash_one(name);
+        // Neither the lowest nor the highest bits: the map inside a shard uses those.
+        (hash, &self.shards[(hash >> 40) as usize % SHARDS].0)
     }
 
-    fn get(&self, key: &str) -> Option<V> {
-        self.shard(key).read().get(key).cloned()
+    fn get(&self, name: &str) -> Option<Arc<T>> {
+        let (hash, shard) = self.place(name);
+        shard.read().find(hash, |known| known.name() == name).cloned()
     }
 
-    fn insert(&self, key: &str, value: V) {
-        self.shard(key).write().insert(key.into(), value);
+    fn insert(&self, value: T) {
+        let (hash, shard) = self.place(value.name());
+        let mut table = shard.write();
+        let same = |known: &Arc<T>| known.name() == value.name();
+        match table.entry(hash, same, |known| self.hasher.hash_one(known.name())) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = Arc::new(value),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::new(value));
+            }
+        }
     }
 
-    fn remove(&self, key: &str) {
-        self.shard(key).write().remove(key);
+    fn remove(&self, name: &str) {
+        let (hash, shard) = self.place(name);
+        let mut table = shard.write();
+        if let Ok(entry) = table.find_entry(hash, |known| known.name() == name) {
+            entry.remove();
+        }
     }
 }
 
@@ -528,13 +588,11 @@ mod tests {
     #[test]
     fn an_alias_chooses_by_weight() {
         let alias = |weights: &[u32]| {
-            Alias(
-                weights
-                    .iter()
-                    .enumerate()
-                    .map(|(index, weight)| (index.to_string().into(), *weight))
-                    .collect(),
-            )
+            let targets = weights.iter().enumerate();
+            Alias {
+                name: "alias".into(),
+                targets: targets.map(|(index, weight)| (index.to_string().into(), *weight)).collect(),
+            }
         };
         assert_eq!(alias(&[0, 5]).choose(), Some("1"));
         assert_eq!(alias(&[0, 0]).choose(), None);

@@ -142,7 +142,7 @@ impl From<Bytes> for Rope {
 #[derive(Debug, Default)]
 pub struct Composer {
     rope: Rope,
-    small: BytesMut,
+    small: SmallVec<[u8; 256]>,
 }
 
 impl Composer {
@@ -176,14 +176,17 @@ impl Composer {
     }
 
     fn flush(&mut self) {
-        self.rope.push(self.small.split().freeze());
+        if !self.small.is_empty() {
+            self.rope.push(Bytes::copy_from_slice(&self.small));
+            self.small.clear();
+        }
     }
 
     /// The composed rope.
     #[must_use]
-    pub fn finish(mut self) -> Rope {
+    pub fn finish(&mut self) -> Rope {
         self.flush();
-        self.rope
+        std::mem::take(&mut self.rope)
     }
 }
 

@@ -16,40 +16,40 @@ pub fn splice(rope: &Rope, path: &[u32], value: &str) -> Result<Rope, Malformed>
         return Ok(rope.clone());
     }
     let location = locate(rope, path)?;
-    let (from, to, insertion) = replacement(rope, path, value, &location);
+    let (from, to, head) = replacement(rope, path, value, &location);
     let mut composer = Composer::default();
     let mut copied = 0;
-    for (span, len) in location.enclosing.iter().zip(new_lengths(&location, to - from, insertion.len())) {
+    let inserted = head.len() + value.len();
+    for (span, len) in location.enclosing.iter().zip(new_lengths(&location, to - from, inserted)) {
         composer.slice(rope, copied, span.prefix);
         composer.literal(&encode_varint(len));
         copied = span.start;
     }
     composer.slice(rope, copied, from);
-    composer.literal(&insertion);
+    composer.literal(&head);
+    composer.literal(value.as_bytes());
     composer.slice(rope, to, rope.len());
     Ok(composer.finish())
 }
 
-type Varint = SmallVec<[u8; 10]>;
+/// A few varints.
+type Varints = SmallVec<[u8; 16]>;
 
-/// The range to replace, and by what.
-fn replacement(rope: &Rope, path: &[u32], value: &str, location: &Location) -> (usize, usize, Vec<u8>) {
+/// The range to replace, and what comes there before the value: its length, and where it is missing, the tags
+/// and lengths of the field and of the messages around it.
+fn replacement(rope: &Rope, path: &[u32], value: &str, location: &Location) -> (usize, usize, Varints) {
     if let Some(field) = location.field {
-        let mut insertion = Vec::with_capacity(value.len() + 10);
-        insertion.extend_from_slice(&encode_varint(value.len()));
-        insertion.extend_from_slice(value.as_bytes());
-        return (field.prefix, field.end(), insertion);
+        return (field.prefix, field.end(), encode_varint(value.len()));
     }
     let at = location.enclosing.last().map_or(rope.len(), super::walk::Span::end);
-    let mut insertion = value.as_bytes().to_vec();
+    let mut head = Varints::new();
     for field in path[location.enclosing.len()..].iter().rev() {
-        let mut wrapped = Vec::with_capacity(insertion.len() + 15);
-        wrapped.extend_from_slice(&encode(u64::from(*field) << 3 | LENGTH_DELIMITED));
-        wrapped.extend_from_slice(&encode_varint(insertion.len()));
-        wrapped.append(&mut insertion);
-        insertion = wrapped;
+        let mut wrapped = encode(u64::from(*field) << 3 | LENGTH_DELIMITED);
+        wrapped.extend_from_slice(&encode_varint(head.len() + value.len()));
+        wrapped.extend_from_slice(&head);
+        head = wrapped;
     }
-    (at, at, insertion)
+    (at, at, head)
 }
 
 /// The corrected content lengths of the enclosing messages, outermost first.
@@ -66,12 +66,12 @@ fn new_lengths(location: &Location, removed: usize, inserted: usize) -> SmallVec
     lengths
 }
 
-fn encode_varint(value: usize) -> Varint {
+fn encode_varint(value: usize) -> Varints {
     encode(value as u64)
 }
 
-fn encode(mut value: u64) -> Varint {
-    let mut encoded = Varint::new();
+fn encode(mut value: u64) -> Varints {
+    let mut encoded = Varints::new();
     while value >= 0x80 {
         encoded.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;

@@ -139,18 +139,19 @@ impl Walk<'_> {
     }
 
     fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for shift in (0..70).step_by(7) {
+        let (mut value, mut shift) = (0, 0);
+        loop {
             let byte = self.cursor.byte().ok_or(Malformed::Truncated)?;
+            // The tenth byte has one bit, and none follows.
             if shift == 63 && byte > 1 {
-                break;
+                return Err(Malformed::Varint);
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
+            shift += 7;
         }
-        Err(Malformed::Varint)
     }
 
     fn skip(&mut self, count: usize) -> Result<(), Malformed> {
