@@ -36,6 +36,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client of HTTP/1 sends the head of its next request within this, or loses the connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// What an instance adds to the headers of a client when it sends a request on: the id of the model, twice.
+const HOP_HEADER_BYTES: u32 = 4096;
 /// After accept fails (no file descriptors left), others may free some within this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the grace period, requests that wait for a model are failed, and their answers sent within this.
@@ -274,7 +276,8 @@ impl Accepting {
 async fn connection(stream: TcpStream, port: Port, plane: Arc<Plane>, mut drain: watch::Receiver<bool>) {
     // A connection that is gone already shows in its first read.
     let _ = stream.set_nodelay(true);
-    let max_header_bytes = plane.config.max_header_bytes;
+    let added = if port == Port::Peer { HOP_HEADER_BYTES } else { 0 };
+    let max_header_bytes = plane.config.max_header_bytes.saturating_add(added);
     let age = plane.config.max_connection_age.filter(|_| port == Port::Grpc);
     let grace = plane.config.connection_age_grace;
     let handler = service_fn(move |request| handle(Arc::clone(&plane), port, request));

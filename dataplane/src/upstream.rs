@@ -26,7 +26,7 @@ use crate::worker;
 /// A server on the same machine or in the same cluster accepts within this, or is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A peer that answers no ping for this long is frozen.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 /// After its first failure a peer is left alone for this long, then for twice as long, up to the maximum.
 const FIRST_REST: Duration = Duration::from_millis(50);
