@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
 use crate::body::{self, Injection, Outgoing};
+use crate::budget::Holding;
 use crate::grpc::Message;
 use crate::headers::{self, Name};
 use crate::message;
@@ -31,6 +32,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// Where the call is measured.
     pub metrics: Arc<MethodMetrics>,
+    /// The memory of the first message.
+    pub holding: Holding,
 }
 
 impl Call {

@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod body;
+pub mod budget;
 pub mod call;
 pub mod compression;
 pub mod cork;

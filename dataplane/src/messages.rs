@@ -13,6 +13,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use crate::budget::{Budget, Holding};
 use crate::grpc::{self, Message, PREFIX_LEN};
 use crate::message::Rope;
 use crate::status::{Code, Status};
@@ -24,18 +25,20 @@ pub struct Messages<B> {
     received: Rope,
     limit: usize,
     ended: bool,
+    /// The memory of `received`.
+    holding: Holding,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
-    /// The messages of `body`, each of at most `limit` bytes.
-    pub fn new(body: B, limit: usize) -> Self {
-        Self { body, received: Rope::default(), limit, ended: false }
+    /// The messages of `body`, each of at most `limit` bytes, in the memory of `budget`.
+    pub fn new(body: B, limit: usize, budget: &Arc<Budget>) -> Self {
+        Self { body, received: Rope::default(), limit, ended: false, holding: Holding::new(budget) }
     }
 
     /// The next message; `None` after the last.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` if it is larger than the limit, `INVALID_ARGUMENT` if the body ends inside it,
+    /// `RESOURCE_EXHAUSTED` if it is larger than the limit or there is no memory for it, `INVALID_ARGUMENT` if the body ends inside it,
     /// `CANCELLED` if the client goes away.
     pub async fn next(&mut self) -> Result<Option<Message>, Status> {
         poll_fn(|context| self.poll_next(context)).await
@@ -55,6 +58,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
                 if self.received.len() >= PREFIX_LEN + len {
                     self.received.advance(PREFIX_LEN);
                     let body = self.received.split_to(len);
+                    self.holding.shrink(PREFIX_LEN + len);
                     return Poll::Ready(Ok(Some(Message { compressed: flag & 1 == 1, body })));
                 }
             }
@@ -68,6 +72,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.holding.grow(data.len())?;
                         self.received.receive(data);
                     }
                 }
@@ -247,7 +252,7 @@ mod tests {
     use crate::grpc::frame;
 
     fn messages(bytes: impl Into<Bytes>, limit: usize) -> Messages<Full<Bytes>> {
-        Messages::new(Full::new(bytes.into()), limit)
+        Messages::new(Full::new(bytes.into()), limit, &Budget::new(100, Arc::default()))
     }
 
     #[tokio::test]
@@ -256,6 +261,20 @@ mod tests {
         assert_eq!(read.body.to_bytes(), "12345");
         let refused = messages(frame(b"12345"), 4).next().await.unwrap_err();
         assert_eq!((refused.code, refused.http()), (Code::ResourceExhausted, 413));
+    }
+
+    #[tokio::test]
+    async fn a_message_without_room_is_refused_and_one_that_was_read_makes_room() {
+        let budget = Budget::new(20, Arc::default());
+        let two = |size| [frame(&vec![0; size]), frame(&vec![0; size])].concat();
+        let mut fits = Messages::new(Full::new(Bytes::from(two(5))), 100, &budget);
+        fits.next().await.unwrap();
+        assert_eq!(budget.held(), 10);
+        let mut other = Messages::new(Full::new(Bytes::from(two(1))), 100, &budget);
+        assert_eq!(other.next().await.unwrap_err().code, Code::ResourceExhausted);
+        fits.next().await.unwrap();
+        drop(other);
+        assert_eq!(budget.held(), 0);
     }
 
     #[tokio::test]

@@ -117,7 +117,7 @@ pub struct Metrics {
     /// Times a request had to take another copy, or to ask again.
     pub retries: AtomicU64,
     /// Requests refused because too many were under way.
-    pub rejections: AtomicU64,
+    pub rejections: Arc<AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -128,7 +128,7 @@ impl Default for Metrics {
             in_flight: Arc::default(),
             forwards: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            rejections: AtomicU64::new(0),
+            rejections: Arc::default(),
         }
     }
 }

@@ -10,12 +10,16 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use crate::budget::Budget;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::miss::Misses;
 use crate::rpcs::{Methods, Rpcs};
 use crate::table::Table;
 use crate::upstream::{Care, Target, Upstream};
+
+/// Bytes that the requests to the policy take together.
+const MAX_BUFFERED_FOR_POLICY: usize = 64 << 20;
 
 /// What does not change while the byte path runs.
 #[derive(Clone, Debug)]
@@ -51,6 +55,9 @@ pub struct Config {
     /// Requests for one model at a time, on its copy here or waiting for one; more are refused, so that a model
     /// that hangs leaves room for others.
     pub max_in_flight_per_model: usize,
+    /// Bytes that the bodies of requests take together; requests for which there is no room are refused. Two
+    /// messages of the largest size have room in any case.
+    pub max_buffered_bytes: usize,
 }
 
 /// The state of one instance.
@@ -76,6 +83,10 @@ pub struct Plane {
     pub misses: Arc<Misses>,
     /// Measurements.
     pub metrics: Metrics,
+    /// The memory for the bodies of requests for models.
+    pub buffered: Arc<Budget>,
+    /// The memory for what the policy is asked: it can be asked when models have used up theirs.
+    pub buffered_for_policy: Arc<Budget>,
     /// This instance takes requests of clients.
     pub ready: AtomicBool,
     peers: Mutex<HashMap<Box<str>, Weak<Upstream>>>,
@@ -88,6 +99,8 @@ impl Plane {
     /// If the process may open no more files.
     pub fn new(config: Config) -> io::Result<Arc<Self>> {
         let inbox = Inbox::new()?;
+        let metrics = Metrics::default();
+        let most = config.max_buffered_bytes.max(config.max_message_bytes.saturating_mul(2));
         let plane = Self {
             instance: config.instance_id.as_str().into(),
             table: Table::default(),
@@ -100,7 +113,9 @@ impl Plane {
             misses: Misses::new(Arc::clone(&inbox), config.max_in_flight_per_model),
             inbox,
             executor: OnceLock::new(),
-            metrics: Metrics::default(),
+            buffered: Budget::new(most, Arc::clone(&metrics.rejections)),
+            buffered_for_policy: Budget::new(MAX_BUFFERED_FOR_POLICY, Arc::clone(&metrics.rejections)),
+            metrics,
             ready: AtomicBool::new(false),
             peers: Mutex::default(),
             config,

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use prost::Message as _;
 
 use crate::body::Answer;
+use crate::budget::{Budget, Holding};
 use crate::call::Call;
 use crate::compression;
 use crate::grpc::{self, Message};
@@ -100,7 +101,7 @@ fn not_for_clients() -> Status {
 
 async fn hop(plane: &Arc<Plane>, request: Request<Incoming>) -> Result<Response<Answer>, HopRefused> {
     let limit = plane.config.max_message_bytes;
-    let call = read(plane, request, limit, None).await.map_err(HopRefused::Request)?;
+    let call = read(plane, request, limit, &plane.buffered, None).await.map_err(HopRefused::Request)?;
     let closing = call.rest.as_ref().map(Closing::new);
     let name = headers::name(&call.headers).map_err(HopRefused::Request)?;
     Ok(closed(route::serve_hop(plane, &call, &name).await?, closing))
@@ -132,7 +133,8 @@ async fn infer(
     timer: &mut ApiTimer,
 ) -> Result<Response<Answer>, Status> {
     check(plane, &request)?;
-    let call = read(plane, request, plane.config.max_message_bytes, Some(timer)).await?;
+    let limit = plane.config.max_message_bytes;
+    let call = read(plane, request, limit, &plane.buffered, Some(timer)).await?;
     let closing = call.rest.as_ref().map(Closing::new);
     let response = match call.named_in_message(plane)? {
         Some(name) => route::serve(plane, &call, &name).await?,
@@ -160,7 +162,8 @@ async fn model_ready(
     request: Request<Incoming>,
     timer: &mut ApiTimer,
 ) -> Result<Response<Answer>, Status> {
-    let call = read(plane, request, policy::MAX_MESSAGE_BYTES, Some(timer)).await?;
+    let budget = &plane.buffered_for_policy;
+    let call = read(plane, request, policy::MAX_MESSAGE_BYTES, budget, Some(timer)).await?;
     let message = route::within(call.deadline, call.only_message()).await?.clone();
     let message = compression::plain_aside(message, &call.headers, policy::MAX_MESSAGE_BYTES).await?;
     let asked = v2::ModelRequest::decode(message.body.to_bytes())
@@ -181,7 +184,8 @@ pub fn is_ready(plane: &Plane, name: &str) -> bool {
 
 async fn ask_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {
     let asked = async {
-        let call = read(plane, request, policy::MAX_MESSAGE_BYTES, None).await?;
+        let budget = &plane.buffered_for_policy;
+        let call = read(plane, request, policy::MAX_MESSAGE_BYTES, budget, None).await?;
         policy::ask(plane, &call).await
     };
     asked.await.unwrap_or_else(|status| failed(&status))
@@ -242,6 +246,7 @@ async fn read(
     plane: &Plane,
     request: Request<Incoming>,
     limit: usize,
+    budget: &Arc<Budget>,
     timer: Option<&mut ApiTimer>,
 ) -> Result<Call, Status> {
     let (head, body) = request.into_parts();
@@ -249,7 +254,7 @@ async fn read(
     let path =
         head.uri.path_and_query().cloned().ok_or_else(|| Status::unimplemented("the call has no path"))?;
     let metrics = measurements(plane, path.path());
-    let mut messages = Messages::new(body, limit);
+    let mut messages = Messages::new(body, limit, budget);
     let reading = first_message(&mut messages, &head.headers);
     let mut message = route::within(deadline, reading).await?;
     if let Some(timer) = timer {
@@ -259,8 +264,10 @@ async fn read(
         let compressed = message.take().unwrap_or_default();
         message = Some(compression::plain_aside(compressed, &head.headers, limit).await?);
     }
+    let mut holding = Holding::new(budget);
+    holding.grow(message.as_ref().map_or(0, |message| message.body.len()))?;
     let rest = (!messages.is_ended()).then(|| Rest::new(messages));
-    Ok(Call { path, headers: head.headers, message, rest, deadline, metrics })
+    Ok(Call { path, headers: head.headers, message, rest, deadline, metrics, holding })
 }
 
 /// The first message; `None` if there is none, or the client names the model in its headers and seems to wait

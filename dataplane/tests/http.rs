@@ -28,6 +28,7 @@ fn config() -> Config {
         connection_age_grace: None,
         max_in_flight: 100,
         max_in_flight_per_model: 100,
+        max_buffered_bytes: 128 << 20,
     }
 }
 

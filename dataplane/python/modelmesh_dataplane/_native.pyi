@@ -192,6 +192,7 @@ class Dataplane:
         connection_age_grace_s: int | None = None,
         max_in_flight: int = 10000,
         max_in_flight_per_model: int = 5000,
+        max_buffered_bytes: int = 134217728,
     ) -> Dataplane:
         """Describes a byte path; `start` opens its ports.
 
@@ -200,7 +201,9 @@ class Dataplane:
         opened with SO_REUSEPORT, and only while the instance is ready. A connection of a gRPC client is
         closed when it is `max_connection_age_s` old, and what is under way on it after the grace. More than
         `max_in_flight` requests of clients at a time are refused, and more than `max_in_flight_per_model`
-        that are on this instance's copy of one model, or wait for one.
+        that are on this instance's copy of one model, or wait for one; so are those whose bodies, with those
+        that are held already, take more than `max_buffered_bytes` (but two of the largest messages always
+        have room).
         """
     def start(self) -> None:
         """Opens the ports and serves.

@@ -76,12 +76,13 @@ impl Dataplane {
             connection_age_grace_s=None,
             max_in_flight=10_000,
             max_in_flight_per_model=5000,
+            max_buffered_bytes=134_217_728,
         ),
         text_signature = "(*, instance_id, runtime_target, grpc_listen, \
             rest_listen=(), peer_listen=None, shared_listen_grpc=(), shared_listen_rest=(), \
             max_message_bytes=16777216, max_header_bytes=8192, worker_threads=2, \
             multi_parallelism=4, max_connection_age_s=None, connection_age_grace_s=None, max_in_flight=10000, \
-            max_in_flight_per_model=5000)"
+            max_in_flight_per_model=5000, max_buffered_bytes=134217728)"
     )]
     #[allow(clippy::too_many_arguments)] // they are keyword arguments
     fn new(
@@ -100,6 +101,7 @@ impl Dataplane {
         connection_age_grace_s: Option<u64>,
         max_in_flight: usize,
         max_in_flight_per_model: usize,
+        max_buffered_bytes: usize,
     ) -> PyResult<Self> {
         let plane = Plane::new(Config {
             instance_id,
@@ -117,6 +119,7 @@ impl Dataplane {
             connection_age_grace: connection_age_grace_s.map(Duration::from_secs),
             max_in_flight,
             max_in_flight_per_model,
+            max_buffered_bytes,
         });
         let plane = plane.map_err(|error| os_error(&error))?;
         Ok(Self { plane, server: Mutex::new(None), started: AtomicBool::new(false) })

@@ -20,6 +20,7 @@ use prost::Message as _;
 
 use self::endpoint::{Endpoint, Mismatch, Model};
 use crate::body::Answer;
+use crate::budget::Holding;
 use crate::call::Call;
 use crate::grpc::{self, Message};
 use crate::headers::{self, Name};
@@ -189,9 +190,11 @@ async fn infer(
         return Err(Status::invalid("binary tensor data is not supported; send the tensors as JSON"));
     }
     let name = model.name.clone();
-    let body = read(body, plane.config.max_message_bytes).await?;
+    let mut holding = Holding::new(&plane.buffered);
+    let body = read(body, plane.config.max_message_bytes, &mut holding).await?;
     timer.requested(body.len());
     let encoded = decode::infer_request(&body, model.name, model.version)?.encode_to_vec();
+    holding.shrink(body.len());
     drop(body);
     if encoded.len() > plane.config.max_message_bytes {
         return Err(Status::too_large("request message", plane.config.max_message_bytes));
@@ -213,11 +216,14 @@ async fn serve_call(plane: &Arc<Plane>, call: &Call, name: &str) -> Result<Bytes
 fn call(plane: &Plane, path: &str, headers: &HeaderMap, message: Vec<u8>) -> Result<Call, Status> {
     let path =
         PathAndQuery::try_from(path).map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+    let mut holding = Holding::new(&plane.buffered);
+    holding.grow(message.len())?;
     Ok(Call {
         metrics: plane.metrics.method(path.path().trim_start_matches('/')),
         path,
         deadline: grpc::deadline(headers)?,
         headers: metadata_of(headers),
+        holding,
         message: Some(Message::of(message)),
         rest: None,
     })
@@ -239,12 +245,13 @@ fn metadata_of(headers: &HeaderMap) -> HeaderMap {
     metadata
 }
 
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Status> {
+async fn read(mut body: Incoming, limit: usize, holding: &mut Holding) -> Result<Bytes, Status> {
     let mut rope = Rope::default();
     let announced = body.size_hint().lower() > limit as u64;
     while !announced && let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::new(Code::Cancelled, "the client went away"))?;
         if let Ok(data) = frame.into_data() {
+            holding.grow(data.len())?;
             rope.receive(data);
         }
         if rope.len() > limit {
