@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from api.proto import model_mesh_pb2_grpc
+from mesh import runtime as spi
 from mesh.config import Config, read_config
 from mesh.constraints import RpcRules, TypeConstraints
 from mesh.native import NativeBytePath
@@ -22,16 +23,21 @@ from tests.store.waiting import until
 
 
 class Clock:
-    """The wall clock, which a test can put forward."""
+    """The wall clock, which a test can put forward, and stop where what it does must take no time."""
 
     def __init__(self) -> None:
         self.ahead_ms = 0
+        self._stopped: tuple[int, float] | None = None
 
     def __call__(self) -> int:
-        return epoch_ms() + self.ahead_ms
+        return (self._stopped[0] if self._stopped else epoch_ms()) + self.ahead_ms
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead_ms / 1000
+        return (self._stopped[1] if self._stopped else time.monotonic()) + self.ahead_ms / 1000
+
+    def stop(self) -> None:
+        """From now on only `ahead_ms` moves it."""
+        self._stopped = (epoch_ms(), time.monotonic())
 
 
 def config(instance_id: str, runtime_port: int, **environment: str) -> Config:
@@ -140,6 +146,8 @@ def _sees_ready(instances: Any, name: str) -> bool:
 
 
 @pytest.fixture
-async def mesh() -> AsyncIterator[Mesh]:
+async def mesh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mesh]:
+    # A busy machine may take longer than a product should wait.
+    monkeypatch.setattr(spi, "PREDICT_TIMEOUT_SECONDS", 10.0)
     async with AsyncExitStack() as stack:
         yield Mesh(stack)

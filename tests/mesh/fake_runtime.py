@@ -38,7 +38,7 @@ class FakeRuntime(model_runtime_pb2_grpc.ModelRuntimeServicer):
 
     capacity: int = 10_000
     load_slots: int = 2
-    load_timeout_ms: int = 2_000
+    load_timeout_ms: int = 20_000
     default_size: int = 1_000
     status: "RuntimeStatusResponse.Status.ValueType" = RuntimeStatusResponse.READY
     methods: dict[str, list[int]] = field(default_factory=dict)

@@ -25,6 +25,8 @@ from tests.mesh.fake_bytes import Failed
 from tests.mesh.fake_runtime import FakeRuntime
 from tests.store.waiting import until
 
+SLOW = "SIZE_1000_5000_0"
+
 
 async def register(
     instance: Instance,
@@ -73,6 +75,7 @@ async def test_requests_for_one_model_share_its_load(mesh: Mesh) -> None:
 
 async def test_an_unknown_model_is_not_found_and_not_looked_up_again_at_once(mesh: Mesh) -> None:
     one = await mesh.add()
+    mesh.clock.stop()
     failed = await failure(one, "nobody")
     assert (code(failed), failed.message) == (StatusCode.NOT_FOUND, "model not found: nobody")
     reads: list[str] = []
@@ -135,13 +138,13 @@ async def test_a_broken_model_fails_with_the_servers_words_and_rests_a_while(mes
         ("CODE_UNAVAILABLE:storage away", StatusCode.UNAVAILABLE, "UNAVAILABLE: storage away"),
         ("CODE_RESOURCE_EXHAUSTED:disk full", StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: disk full"),
         ("CODE_UNKNOWN:boom", StatusCode.FAILED_PRECONDITION, "boom"),
-        ("SIZE_1000_5000_0", StatusCode.DEADLINE_EXCEEDED, "not loaded within 0.1 s"),
+        (SLOW, StatusCode.DEADLINE_EXCEEDED, "not loaded within 0.1 s"),
     ],
 )
 async def test_a_failed_load_carries_its_cause(
     mesh: Mesh, path: str, expected: StatusCode, text: str
 ) -> None:
-    one = await mesh.add(runtime=FakeRuntime(load_timeout_ms=100))
+    one = await mesh.add(runtime=FakeRuntime(load_timeout_ms=100 if path == SLOW else 20_000))
     await register(one, "m", path)
     failed = await failure(one, "m")
     assert code(failed) is expected
@@ -520,6 +523,7 @@ async def test_last_uses_reach_the_records_of_an_instance_that_stops(mesh: Mesh)
 
 async def test_a_model_in_use_is_tried_again_after_half_the_expiry_of_its_failure(mesh: Mesh) -> None:
     one = await mesh.add(MM_LOAD_FAILURE_EXPIRY_TIME_MS="2000")
+    mesh.clock.stop()
     await register(one, "m", "FAIL_broken")
     for _ in range(2):
         await failure(one, "m")
