@@ -34,7 +34,7 @@ svm = pickle.dumps(SVC(gamma=0.001).fit(digits.data[:200], digits.target[:200]))
 
 class Slow:
     def __reduce__(self):
-        return eval, (f"__import__('time').sleep(0.2) or __import__('pickle').loads({svm!r})",)
+        return eval, (f"__import__('time').sleep(0.1) or __import__('pickle').loads({svm!r})",)
 
 open(sys.argv[1], "wb").write(pickle.dumps(Slow()))
 """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 GOOD, BROKEN = "/models/good", "/models/broken"
-LOAD_S, LONG_LOAD_S = 0.1, 0.4
+LOAD_S, LONG_LOAD_S = 0.05, 0.4
 # What these do shows only while a load is under way, also when this process is slow.
 DURING_LOADS = {
     "load outlives unload",
