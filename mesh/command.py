@@ -131,7 +131,9 @@ def _table(instances: Sequence[InstanceInfo], now: float) -> list[str]:
 
 
 def _asking(target: str, work: Callable[[Any], object]) -> int:
-    with grpc.insecure_channel(target, options=(("grpc.enable_http_proxy", 0),)) as channel:
+    # What an instance holds may be more than the 4 MiB that gRPC takes by default.
+    options = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))
+    with grpc.insecure_channel(target, options=options) as channel:
         try:
             work(ModelMeshStub(channel))
         except grpc.RpcError as error:

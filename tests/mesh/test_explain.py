@@ -16,8 +16,10 @@ from api.proto.model_mesh_pb2 import (
     ModelPolicy,
 )
 from mesh import command
+from mesh.cache import Plan
 from mesh.constraints import Requirement, TypeConstraints
 from modelmesh.__main__ import SUBCOMMANDS
+from store.records import NOTHING
 from tests.mesh.conftest import Instance, Mesh
 from tests.mesh.test_node import register
 from tests.mesh.test_scaler import loaded
@@ -142,3 +144,14 @@ async def test_the_commands_print_what_the_mesh_says(mesh: Mesh, capsys: pytest.
     assert (status, "NOT_FOUND: model not found: nobody" in text) == (1, True)
     answer = await one.api.explainMesh(ExplainMeshRequest())
     assert "leader" in command.mesh_text(answer, mesh.clock() / 1000)
+
+
+async def test_an_instance_may_hold_more_than_fits_into_a_usual_answer(
+    mesh: Mesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = await mesh.add("one"), await mesh.add("two")
+    for number in range(5_000):
+        two.node.loader.cache.admit(Plan(f"{'m' * 1_000}{number}", NOTHING, number))
+    arguments = ["instance", "two", "--target", f"127.0.0.1:{one.port}"]
+    assert await asyncio.to_thread(command.explain, arguments) == 0
+    assert len(capsys.readouterr().out) > 5 << 20
