@@ -390,13 +390,17 @@ class Ensurer:
         row = self._registry.instances.get(instance_id)
         if row is None:
             raise RuntimeDownError(f"instance {instance_id} has gone")
-        await self._peers.load(
-            row.value.address,
-            model_id,
-            last_used=last_used,
-            urgent=urgent,
-            patience_ms=None if deadline is None else max(0, deadline - self._now()),
-        )
+        try:
+            await self._peers.load(
+                row.value.address,
+                model_id,
+                last_used=last_used,
+                urgent=urgent,
+                patience_ms=None if deadline is None else max(0, deadline - self._now()),
+            )
+        except MeshError as error:
+            self._metrics.peer_load_failures.labels(error.code.name).inc()
+            raise
         record = self._registry.peek(model_id)
         if record is None or instance_id not in record.loaded:
             try:

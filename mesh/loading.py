@@ -7,6 +7,7 @@ the server was asked ends in an unload. Whose turn it is, `mesh.admission` decid
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from mesh.errors import (
     TooLargeError,
     TooOldError,
 )
+from mesh.metrics import PolicyMetrics
 from mesh.runtime import ModelInfo, Runtime, RuntimeTerms
 from store.records import NOTHING, Resources
 
@@ -68,6 +70,7 @@ class Loader:
         note_use: Callable[[], None],
         drained: Callable[[str], Awaitable[None]],
         now: Callable[[], int],
+        metrics: PolicyMetrics | None = None,
     ) -> None:
         self.cache = Cache(NOTHING)
         self._runtime = runtime
@@ -76,6 +79,7 @@ class Loader:
         self._note_use = note_use
         self._drained = drained
         self._now = now
+        self._metrics = metrics or PolicyMetrics()
         self._terms: RuntimeTerms | None = None
         self._admission = Admission(self.cache)
         self._jobs: dict[str, _Job] = {}
@@ -112,6 +116,7 @@ class Loader:
         """
         patience = None if deadline is None else deadline - self._now()
         if refusal := self._admission.refusal(urgent=urgent, patience_ms=patience):
+            self._metrics.refused(refusal)
             error = NoCapacityError(f"no room for the model now: {refusal.value}")
             error.retry_after_ms = max(RETRY_MS, self._admission.wait_ms(urgent=urgent))
             raise error
@@ -206,6 +211,7 @@ class Loader:
 
     async def _run(self, job: _Job) -> None:
         model_id = job.info.model_id
+        queued = time.monotonic()
         try:
             if unload := self._unloads.get(model_id):
                 await asyncio.wait({unload}, timeout=SPACE_SECONDS)
@@ -214,6 +220,7 @@ class Loader:
             self._admission.stand(model_id, await self._predict(job))
             self._pump()
             await job.go
+            self._metrics.queue_delay.observe(_ms_since(queued))
             terms = self._terms
             if terms is None:
                 raise RuntimeDownError("the model server went away")
@@ -256,6 +263,7 @@ class Loader:
     def _refuse(self, model_id: str, refusal: Refusal) -> None:
         job = self._jobs[model_id]
         if not job.go.done():
+            self._metrics.refused(refusal)
             job.go.set_exception(self._no_capacity(job, refusal))
 
     def _give_up(self, job: _Job) -> None:
@@ -339,15 +347,19 @@ class Loader:
         try:
             if drain:
                 await self._drained(model_id)
+            started = time.monotonic()
             for attempt in itertools.count(1):
                 try:
                     await self._runtime.unload(model_id)
+                    self._metrics.unload.observe(_ms_since(started))
                     break
                 except LoadFailedError as error:
                     log.warning("unload failed, trying again", model=model_id, error=str(error))
                 except RuntimeDownError as error:
                     log.warning("unload not possible, trying again", model=model_id, error=str(error))
+                self._metrics.unload_attempt_failures.inc()
                 if attempt == UNLOAD_PATIENCE:
+                    self._metrics.unload_failures.inc()
                     log.error("model not unloaded; its memory is not used until it is", model=model_id)
                     self.cache.lose(model_id)
                     self._pump()
@@ -359,3 +371,7 @@ class Loader:
         self._unloads.pop(model_id, None)
         self.cache.freed(model_id)
         self._pump()
+
+
+def _ms_since(moment: float) -> float:
+    return (time.monotonic() - moment) * 1000

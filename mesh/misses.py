@@ -1,7 +1,6 @@
 """Answers the requests that found no usable copy: has one made, or says why there is none."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import structlog
@@ -11,7 +10,6 @@ from mesh.ensure import Ensurer
 from mesh.errors import MeshError, ModelNotFoundError, NoCapacityError
 from mesh.guard import RuntimeGuard
 from mesh.loading import Loader
-from mesh.metrics import PolicyMetrics
 from mesh.patience import Patience
 from mesh.routes import Routes
 from mesh.vmodels import VModels
@@ -31,7 +29,6 @@ class MissHandler:
         guard: RuntimeGuard,
         routes: Routes,
         *,
-        metrics: PolicyMetrics,
         now: Callable[[], int],
     ) -> None:
         self._own_id = own_id
@@ -40,7 +37,6 @@ class MissHandler:
         self._loader = loader
         self._guard = guard
         self._routes = routes
-        self._metrics = metrics
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,7 +52,6 @@ class MissHandler:
             task.cancel()
 
     async def _answer(self, miss: Miss) -> None:
-        started = time.monotonic()
         try:
             async with Patience(miss):
                 await self._serve_or_resolve_again(miss)
@@ -66,8 +61,6 @@ class MissHandler:
         except Exception as error:
             log.exception("miss not handled", model=miss.name)
             miss.fail(MeshError.code.value[0], f"the mesh failed: {type(error).__name__}: {error}")
-        finally:
-            self._metrics.cache_miss.observe((time.monotonic() - started) * 1000)
 
     async def _serve_or_resolve_again(self, miss: Miss) -> None:
         try:

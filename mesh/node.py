@@ -24,7 +24,7 @@ from mesh.janitor import Janitor
 from mesh.journal import Journal
 from mesh.loading import EVICTED, Loader
 from mesh.management import ManagementApi
-from mesh.metrics import PolicyMetrics
+from mesh.metrics import Health, PolicyMetrics
 from mesh.misses import MissHandler
 from mesh.models import Models
 from mesh.peer import Peers, peer_handlers
@@ -91,7 +91,13 @@ class MeshNode:
         self._started = False
         keys = Keyspace("", service=config.service, kv_prefix=config.kv_prefix)
         self.byte_path = byte_path
-        self.registry = Registry(store, keys, instance_id=config.instance_id, monotonic=monotonic)
+        self.registry = Registry(
+            store,
+            keys,
+            instance_id=config.instance_id,
+            monotonic=monotonic,
+            on_write=self.metrics.written,
+        )
         self.routes = Routes(self.registry, self.byte_path)
         self.loader = Loader(
             runtime,
@@ -100,7 +106,9 @@ class MeshNode:
             note_use=self._note_use,
             drained=self._drained,
             now=now,
+            metrics=self.metrics,
         )
+        runtime.on_measured = self.metrics.sizing.observe
         self.guard = RuntimeGuard(runtime, self.loader, on_ready=self._on_ready, on_lost=self._on_lost)
         self.session = Session(store, on_renewed=self._on_renewed)
         self.presence = Presence(
@@ -154,7 +162,6 @@ class MeshNode:
             self.loader,
             self.guard,
             self.routes,
-            metrics=self.metrics,
             now=now,
         )
         self.status = StatusReporter(
@@ -340,6 +347,8 @@ class MeshNode:
         self.journal.note(model_id, "unloaded", why)
         if why is EVICTED:
             self.scaler.evicted(model_id, last_used)
+            if last_used:
+                self.metrics.age_at_eviction.observe(max(0, self._now() - last_used))
         self.routes.remove(model_id)
         self.metrics.evictions.inc()
         self.presence.changed()
@@ -419,8 +428,18 @@ class MeshNode:
             self.presence.count(self._requests)
             self._requests = 0
             self.metrics.instance(self.presence.record(), self._now())
-            self.metrics.corrupt_records.set(self.registry.corrupt)
+            self.metrics.health(self._health())
             self.metrics.lead(self.registry.census if self.registry.is_leader() else None)
+
+    def _health(self) -> Health:
+        return Health(
+            ready=bool(self.readiness),
+            runtime_ready=self.guard.terms is not None,
+            registry_silence=self.session.silence,
+            corrupt_records=self.registry.corrupt,
+            pending_loads=self.loader.pending,
+            instances=len(self.registry.instances),
+        )
 
     def _note_use(self) -> None:
         for model_id, count, last_used in self.byte_path.usage():

@@ -14,7 +14,7 @@ import structlog
 
 from mesh.errors import ModelNotFoundError, RegistryUnavailableError
 from mesh.limits import MAX_ID_BYTES
-from mesh.writer import RecordWriter
+from mesh.writer import OnWrite, RecordWriter, ignore_write
 from store.base import MAX_BATCH_TXNS, Compare, Delete, Put, Store, TxnResult
 from store.errors import StoreError
 from store.keys import Keyspace
@@ -58,6 +58,7 @@ class Registry:
         *,
         instance_id: str,
         monotonic: Callable[[], float] = time.monotonic,
+        on_write: OnWrite = ignore_write,
     ) -> None:
         self.store = store
         self.keys = keys
@@ -70,7 +71,7 @@ class Registry:
         """Key -> when it may be looked up again; the oldest first."""
         self._holdings: dict[str, set[str]] = {}
         self._loaded = self._failed = 0
-        self._writer = RecordWriter(store, self.models)
+        self._writer = RecordWriter(store, self.models, on_write)
         self.models.subscribe(self._index)
 
     async def start(self) -> None:

@@ -9,7 +9,8 @@ again.
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,6 +95,8 @@ class Runtime:
         self._channel = byte_path.channel(target)
         self._predicts = True
         self._session = secrets.token_hex(8)
+        self.on_measured: Callable[[float], None] = lambda _: None
+        """Told how long the server took to measure a model, in ms."""
         self.knows_session = False
         self.silent = 0
         """Times in a row that the server has not answered in time; questions asked together count once."""
@@ -255,6 +258,7 @@ class Runtime:
 
     async def _measure(self, model_id: str) -> Resources:
         request = ModelSizeRequest(modelId=model_id)
+        started = time.monotonic()
         try:
             reply = await self._channel.call(
                 f"{SERVICE}/modelSize", request.SerializeToString(), timeout_seconds=SIZE_TIMEOUT_SECONDS
@@ -262,6 +266,7 @@ class Runtime:
         except CallError as error:
             log.warning("size not measured", model=model_id, error=str(error))
             return Resources()
+        self.on_measured((time.monotonic() - started) * 1000)
         return Resources(ModelSizeResponse.FromString(reply.message).sizeInBytes)
 
 

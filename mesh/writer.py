@@ -5,6 +5,7 @@ transaction, each with its own comparison; changes of one model that wait togeth
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
@@ -28,6 +29,12 @@ log = structlog.get_logger(__name__)
 
 Change = Callable[[ModelRecord | None], ModelRecord | None]
 """From a record to what it shall be; None where there is or shall be none."""
+OnWrite = Callable[[float, int], None]
+"""Told of each batch: the milliseconds it took, and how many of its records could not be written."""
+
+
+def ignore_write(_milliseconds: float, _failures: int) -> None:
+    """An OnWrite for who does not measure."""
 
 
 class _Waiting(NamedTuple):
@@ -38,8 +45,9 @@ class _Waiting(NamedTuple):
 class RecordWriter:
     """Applies changes by compare-and-swap until nobody gets in between."""
 
-    def __init__(self, store: Store, models: Table[ModelRecord]) -> None:
+    def __init__(self, store: Store, models: Table[ModelRecord], on_write: OnWrite = ignore_write) -> None:
         self._store = store
+        self._on_write = on_write
         self._models = models
         self._waiting: dict[str, list[_Waiting]] = {}
         self._conflicts: dict[str, int] = {}
@@ -121,6 +129,7 @@ class RecordWriter:
         if not txns:
             return
         self._flying = frozenset(taken)
+        started = time.monotonic()
         try:
             results = await self._send(txns)
         except asyncio.CancelledError:
@@ -129,6 +138,8 @@ class RecordWriter:
             raise
         finally:
             self._flying = frozenset()
+        failures = sum(not isinstance(result, TxnResult) for result in results)
+        self._on_write((time.monotonic() - started) * 1000, failures)
         restored = await self._restored(taken, results)
         for (model_id, (waiting, steps)), txn, result in zip(taken.items(), txns, results, strict=True):
             if isinstance(result, TxnResult):

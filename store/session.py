@@ -1,6 +1,7 @@
 """A process's lease: keys that live while the process does, and come back when the lease is made anew."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -36,6 +37,12 @@ class Session:
         self._lock = asyncio.Lock()
         self._ended = False
         self._doubted = asyncio.Event()
+        self._heard = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the store last confirmed the lease, or the object was made."""
+        return time.monotonic() - self._heard
 
     def doubt(self) -> None:
         """Something says that the keys are gone, so `keep` looks at once, and writes them again."""
@@ -82,6 +89,7 @@ class Session:
                 async with self._lock:
                     if self._lease:
                         await self._store.keep_alive(self._lease)
+                        self._heard = time.monotonic()
                         if doubted:
                             await self._put(dict(self._keys), self._lease)
             except LeaseLostError as error:
@@ -117,6 +125,7 @@ class Session:
     async def _write_anew(self) -> None:
         lease = await self._store.grant(self._ttl)
         await self._put(dict(self._keys), lease)
+        self._heard = time.monotonic()
         # Only now: where the store fails in between, the lost lease is noticed again.
         self._lease = lease
         if self._on_renewed:
