@@ -44,8 +44,7 @@ fn lookup(criterion: &mut Criterion) {
                 turn = (turn + 1) % requests.len();
                 let request = &requests[turn];
                 let name = extract(request, &[1]).unwrap().unwrap();
-                let alias = table.alias(std::str::from_utf8(&name).unwrap()).unwrap();
-                let model = table.model(alias.choose().unwrap()).unwrap();
+                let model = table.model_of(std::str::from_utf8(&name).unwrap()).unwrap();
                 let used = table.pick_local(&model).unwrap();
                 black_box((splice(request, &[1], &model.id).unwrap(), used));
             });

@@ -128,12 +128,15 @@ impl<'a> Journey<'a> {
     async fn travel(mut self) -> Result<Response<Answer>, Status> {
         let mut last = Status::unavailable("no copy of it could be found");
         for _ in 0..MAX_ITERATIONS {
-            let (id, model) = self.resolve();
-            let pick = model
-                .as_ref()
-                .and_then(|model| self.plane.table.pick(model, &self.plane.instance, &self.excluded));
-            let (Some(model), Some(pick)) = (model, pick) else {
-                self.ask(id).await?;
+            let model = match self.resolve() {
+                Ok(model) => model,
+                Err(id) => {
+                    self.ask(id).await?;
+                    continue;
+                }
+            };
+            let Some(pick) = self.plane.table.pick(&model, &self.plane.instance, &self.excluded) else {
+                self.ask(model.id.clone()).await?;
                 continue;
             };
             match self.attempt(&model, pick).await {
@@ -172,16 +175,10 @@ impl<'a> Journey<'a> {
         Err(Status::unavailable(message))
     }
 
-    /// The concrete id and its routes, as far as they are known.
-    fn resolve(&self) -> (Box<str>, Option<Arc<Model>>) {
-        let table = &self.plane.table;
-        if !self.name.is_alias {
-            return (self.name.as_str().into(), table.model(self.name.as_str()));
-        }
-        match table.alias(self.name.as_str()).as_deref().and_then(|alias| alias.choose()) {
-            Some(id) => (id.into(), table.model(id)),
-            None => (Box::default(), None),
-        }
+    /// The model, or its concrete id as far as that is known.
+    fn resolve(&self) -> Result<Arc<Model>, Box<str>> {
+        let (table, name) = (&self.plane.table, self.name.as_str());
+        if self.name.is_alias { table.model_of(name) } else { table.model(name).ok_or_else(|| name.into()) }
     }
 
     /// True if there is a copy left to try.

@@ -177,9 +177,11 @@ async fn model_ready(
 /// True if a copy of the model can serve, called by its alias or its own id.
 #[must_use]
 pub fn is_ready(plane: &Plane, name: &str) -> bool {
-    let alias = plane.table.alias(name);
-    let id = alias.as_deref().and_then(|alias| alias.choose()).unwrap_or(name);
-    plane.table.model(id).is_some_and(|model| model.is_ready())
+    match plane.table.model_of(name) {
+        Ok(model) => model.is_ready(),
+        // No alias: it may be a model's own id.
+        Err(id) => id.is_empty() && plane.table.model(name).is_some_and(|model| model.is_ready()),
+    }
 }
 
 async fn ask_policy(plane: &Plane, request: Request<Incoming>) -> Response<Answer> {

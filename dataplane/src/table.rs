@@ -177,22 +177,35 @@ impl Drop for LocalUse {
 #[derive(Debug)]
 pub struct Alias {
     name: Box<str>,
-    targets: SmallVec<[(Box<str>, u32); 1]>,
+    targets: SmallVec<[Target; 1]>,
+}
+
+/// A model that an alias stands for.
+#[derive(Debug)]
+struct Target {
+    id: Box<str>,
+    weight: u32,
+    /// The model as it was found last: a second lookup would have to fetch as much memory as the first.
+    known: ArcSwapOption<Model>,
 }
 
 impl Alias {
-    /// The model id that this request goes to; `None` if no weight is positive.
-    #[must_use]
-    pub fn choose(&self) -> Option<&str> {
-        if let [(only, _)] = &*self.targets {
+    fn new(name: &str, targets: impl IntoIterator<Item = (Box<str>, u32)>) -> Self {
+        let target = |(id, weight)| Target { id, weight, known: ArcSwapOption::empty() };
+        Self { name: name.into(), targets: targets.into_iter().map(target).collect() }
+    }
+
+    /// What this request goes to; `None` if no weight is positive.
+    fn choose(&self) -> Option<&Target> {
+        if let [only] = &*self.targets {
             return Some(only);
         }
-        let total: u64 = self.targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let total: u64 = self.targets.iter().map(|target| u64::from(target.weight)).sum();
         let mut point = if total == 0 { return None } else { fastrand::u64(..total) };
-        for (model, weight) in &self.targets {
-            match point.checked_sub(u64::from(*weight)) {
+        for target in &self.targets {
+            match point.checked_sub(u64::from(target.weight)) {
                 Some(rest) => point = rest,
-                None => return Some(model),
+                None => return Some(target),
             }
         }
         None
@@ -240,7 +253,7 @@ impl Table {
         }
         for (name, targets) in aliases {
             match targets {
-                Some(targets) => self.aliases.insert(Alias { name: name.into(), targets: targets.into() }),
+                Some(targets) => self.aliases.insert(Alias::new(name, targets)),
                 None => self.aliases.remove(name),
             }
         }
@@ -295,10 +308,22 @@ impl Table {
         }
     }
 
-    /// The alias of this name.
-    #[must_use]
-    pub fn alias(&self, name: &str) -> Option<Arc<Alias>> {
-        self.aliases.get(name)
+    /// The model that a request for an alias goes to.
+    ///
+    /// # Errors
+    /// The model's id where it has not been routed; empty where the alias is not known.
+    pub fn model_of(&self, alias: &str) -> Result<Arc<Model>, Box<str>> {
+        let alias = self.aliases.get(alias);
+        let Some(target) = alias.as_deref().and_then(Alias::choose) else { return Err(Box::default()) };
+        // One that was removed has no copies, also where it is routed anew.
+        if let Some(model) = &*target.known.load()
+            && model.is_ready()
+        {
+            return Ok(Arc::clone(model));
+        }
+        let model = self.models.get(&target.id).ok_or_else(|| target.id.clone())?;
+        target.known.store(Some(Arc::clone(&model)));
+        Ok(model)
     }
 
     /// A copy to serve a request: the local one, else the less loaded of two random peers. `excluded`
@@ -589,18 +614,38 @@ mod tests {
     fn an_alias_chooses_by_weight() {
         let alias = |weights: &[u32]| {
             let targets = weights.iter().enumerate();
-            Alias {
-                name: "alias".into(),
-                targets: targets.map(|(index, weight)| (index.to_string().into(), *weight)).collect(),
-            }
+            Alias::new("alias", targets.map(|(index, weight)| (index.to_string().into(), *weight)))
         };
-        assert_eq!(alias(&[0, 5]).choose(), Some("1"));
-        assert_eq!(alias(&[0, 0]).choose(), None);
-        assert_eq!(alias(&[]).choose(), None);
-        assert_eq!(alias(&[0]).choose(), Some("0"));
+        let chosen = |alias: &Alias| alias.choose().map(|target| target.id.to_string());
+        assert_eq!(chosen(&alias(&[0, 5])).as_deref(), Some("1"));
+        assert_eq!(chosen(&alias(&[0, 0])), None);
+        assert_eq!(chosen(&alias(&[])), None);
+        assert_eq!(chosen(&alias(&[0])).as_deref(), Some("0"));
         let split = alias(&[90, 10]);
-        let rare = (0..2000).filter(|_| split.choose() == Some("1")).count();
+        let rare = (0..2000).filter(|_| chosen(&split).as_deref() == Some("1")).count();
         assert!((100..300).contains(&rare), "{rare}");
+    }
+
+    #[test]
+    fn an_alias_finds_a_model_that_was_removed_and_routed_anew() {
+        let table = Table::default();
+        let model = |name: &str| table.model_of(name).map(|model| (model.id.clone(), model.is_ready()));
+        assert_eq!(model("a"), Err("".into()));
+        table.update(1, [], [("a", Some(vec![("m".into(), 1)]))]);
+        assert_eq!(model("a"), Err("m".into()));
+        update(&table, 2, vec![local("m")]);
+        assert_eq!(model("a"), Ok(("m".into(), true)));
+        let used = table.pick_local(&table.model_of("a").unwrap()).unwrap();
+        update(&table, 3, vec![gone("m")]);
+        assert_eq!(model("a"), Ok(("m".into(), false)));
+        drop(used);
+        update(&table, 4, vec![]);
+        assert_eq!(model("a"), Err("m".into()));
+        update(&table, 5, vec![local("m")]);
+        assert_eq!(model("a"), Ok(("m".into(), true)));
+        assert!(Arc::ptr_eq(&table.model_of("a").unwrap(), &table.model("m").unwrap()));
+        table.update(6, [local("n")], [("a", Some(vec![("n".into(), 1)]))]);
+        assert_eq!(model("a"), Ok(("n".into(), true)));
     }
 
     #[test]
