@@ -420,13 +420,13 @@ async fn the_memory_for_bodies_has_a_bound_and_is_free_again() {
         let (response, mut stream) =
             other.clone().ready().await.unwrap().send_request(named(instance.address), false).unwrap();
         let prefix = [&[0][..], &(1_u32 << 16).to_be_bytes()].concat();
-        stream.send_data([&prefix[..], &[7; 65_000]].concat().into(), false).unwrap();
+        stream.send_data([&prefix[..], &vec![7; 65_000]].concat().into(), false).unwrap();
         slow.push((other, response, stream));
     }
     while held() < 130_000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let large = [&b"\0\0\0\x80\0"[..], &[7; 0x8000]].concat();
+    let large = [&b"\0\0\0\x80\0"[..], &vec![7; 0x8000]].concat();
     // RESOURCE_EXHAUSTED; a message for which there is room is served.
     assert_eq!(call(&client, named(instance.address), &[&large]).await.unwrap().0, "8");
     assert_eq!(call(&client, named(instance.address), &[MESSAGE]).await.unwrap().0, "0");
