@@ -76,6 +76,13 @@ storage-tools: ## Build MinIO, its client and emulators of GCS and Azure (needs 
 test-storage: setup storage-tools ## Test the puller on MinIO and on emulators of GCS and Azure
 	@$(RUN) pytest -q -m emulator tests/adapters
 
+.PHONY: test-monitoring
+test-monitoring: setup ## Test alert rules and the dashboard's queries with a real Prometheus (Debian: apt-get install --no-install-recommends prometheus)
+	@for program in prometheus promtool; do
+	  command -v $$program > /dev/null || { echo "$$program is missing: on Debian and Ubuntu, apt-get install --no-install-recommends prometheus" >&2; exit 1; }
+	done
+	$(RUN) pytest -q tests/config/monitoring_e2e.py
+
 .PHONY: test-native-cluster
 test-native-cluster: setup ## Test hack/native-cluster: bring one up, break it, take it down (needs root, packages and Go)
 	@hack/native-cluster check

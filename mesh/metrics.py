@@ -7,6 +7,7 @@ from prometheus_client.exposition import generate_latest
 
 from mesh.cache import Refusal
 from mesh.registry import Census
+from mesh.scaling import Growth, Shrinkage
 from store.records import InstanceRecord
 
 MILLISECONDS = (
@@ -89,7 +90,8 @@ class PolicyMetrics:
         self._refusals = Counter(
             "modelmesh_refused_loads", "Loads that this instance refused", ["reason"], registry=self._registry
         )
-        for refusal in Refusal:  # a series that begins at its first event hides it from `rate`
+        # A series that begins with its first event hides that one from `rate`.
+        for refusal in Refusal:
             self._refusals.labels(refusal.name)
         self.peer_load_failures = Counter(
             "modelmesh_peer_load_failures",
@@ -122,6 +124,8 @@ class PolicyMetrics:
             ["reason"],
             registry=self._registry,
         )
+        for growth in (*Growth, *Shrinkage):
+            self.scaling.labels(growth.name)
         self._lru = self._gauge(
             "modelmesh_instance_lru_seconds", "Last use of the oldest copy, seconds since 1970"
         )
