@@ -45,10 +45,11 @@ UNSUPPORTED = (
     "MM_LOG_EACH_INVOKE",
     "MM_LOG_REQUEST_HEADERS",
     "MM_PAYLOAD_PROCESSORS",
-    "MM_INFO_METRICS",
     "MM_CONC_SCALEUP_BANDWIDTH_PCT",
 )
 """Settings of the original that have no effect yet; a set one is logged."""
+METRIC_WORD = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
+MAX_INFO_LABELS = 4
 TLS = (
     "MM_TLS_PRIVATE_KEY_PATH",
     "MM_TLS_KEY_CERT_PATH",
@@ -67,6 +68,14 @@ class Metrics:
 
     port: int
     https: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InfoMetric:
+    """A gauge that is always 1, for what its labels say of this instance."""
+
+    name: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,7 @@ class Config:
     connection_age_grace_s: int | None = None
     max_in_flight_per_copy: int = 0
     """Requests on a copy where the server limits them; 0: as usual, below 0: any number."""
+    info_metric: InfoMetric | None = None
     static_models: str = ""
     static_models_path: Path | None = None
     ignored: tuple[str, ...] = ()
@@ -195,6 +205,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         max_connection_age_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_SECS", 0, least=0) or None,
         connection_age_grace_s=env.number("MM_SVC_GRPC_MAX_CONNECTION_AGE_GRACE_SECS", 0, least=0) or None,
         max_in_flight_per_copy=env.number("MM_MAX_INFLIGHT_PER_MODEL_COPY", 0, least=-1),
+        info_metric=env.info_metric(),
         static_models=env.text("MM_AUTO_REGISTER_MODELS", env.text("MM_AUTO_REGISTER_MODEL")),
         static_models_path=env.path("MM_AUTO_REGISTER_MODELS_PATH", "MM_AUTO_REGISTER_MODEL_PATH"),
         ignored=env.ignored(),
@@ -268,6 +279,26 @@ class _Environment:
         values = dict(part.split("=", 1) for part in options.split(";") if "=" in part)
         port = _Environment({"MM_METRICS port": values.get("port", "")}).port("MM_METRICS port", 2112)
         return Metrics(port, values.get("scheme", "https") == "https")
+
+    def info_metric(self) -> InfoMetric | None:
+        text = self.text("MM_INFO_METRICS")
+        if not text:
+            return None
+        name, _, rest = text.partition(";")
+        pairs = [pair.partition("=")[::2] for pair in rest.split(",") if pair.strip()]
+        labels = {label.strip(): self.text(variable.strip()) for label, variable in pairs}
+        words = (name.strip(), *labels)
+        if not all(METRIC_WORD.fullmatch(word) for word in words) or len(labels) > MAX_INFO_LABELS:
+            raise ConfigError(
+                f"MM_INFO_METRICS is {text!r}: it must be name;label=VARIABLE,label2=VARIABLE2 with at most "
+                f"{MAX_INFO_LABELS} labels, all of letters, digits and _"
+            )
+        for label, variable in pairs:
+            if not labels[label.strip()]:
+                raise ConfigError(
+                    f"MM_INFO_METRICS names the variable {variable.strip()!r}, which is not set"
+                )
+        return InfoMetric(name.strip(), labels)
 
     def shared_listen(self) -> list[tuple[str, str]]:
         pairs = []

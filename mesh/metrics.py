@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import generate_latest
 
 from mesh.cache import Refusal
+from mesh.config import InfoMetric
+from mesh.errors import ConfigError
 from mesh.registry import Census
 from mesh.scaling import Growth, Shrinkage
 from store.records import InstanceRecord
@@ -47,7 +49,8 @@ class Health:
 class PolicyMetrics:
     """Counters and gauges of one instance."""
 
-    def __init__(self) -> None:
+    def __init__(self, info: InfoMetric | None = None) -> None:
+        """`info` is a metric of the user's. Raises ConfigError where there is one of that name."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self.load = self._histogram(
@@ -152,6 +155,8 @@ class PolicyMetrics:
         self._leader = self._gauge(
             "modelmesh_instance_leader", "1 on the instance that does the housekeeping"
         )
+        if info:
+            self._inform(info)
         self._leaders: tuple[Gauge, ...] = ()
 
     def instance(self, record: InstanceRecord, now: int) -> None:
@@ -198,6 +203,13 @@ class PolicyMetrics:
     def text(self) -> str:
         """The Prometheus text format."""
         return generate_latest(self._registry).decode()
+
+    def _inform(self, info: InfoMetric) -> None:
+        try:
+            gauge = Gauge(info.name, "As MM_INFO_METRICS says", list(info.labels), registry=self._registry)
+        except ValueError as error:
+            raise ConfigError(f"MM_INFO_METRICS: {error}") from error
+        (gauge.labels(**info.labels) if info.labels else gauge).set(1)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self._registry)

@@ -80,7 +80,7 @@ class MeshNode:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.metrics = PolicyMetrics()
+        self.metrics = PolicyMetrics(config.info_metric)
         self.journal = Journal(now)
         self._config = config
         self._store = store

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config import Config, Metrics, read_config
+from mesh.config import Config, InfoMetric, Metrics, read_config
 from mesh.errors import ConfigError
+from mesh.metrics import PolicyMetrics
 
 LEAST = {"MM_SERVICE_NAME": "modelmesh-serving", "KV_STORE": "etcd:/etc/etcd", "WKUBE_POD_NAME": "pod"}
 
@@ -111,3 +112,31 @@ def test_failures_expire_after_the_given_time_which_cannot_be_nothing() -> None:
     assert (config.failure_expiry_ms, config.unsupported) == (2_000, ())
     with pytest.raises(ConfigError, match="MM_LOAD_FAILURE_EXPIRY_TIME_MS is 0: it must be at least 1000"):
         read(MM_LOAD_FAILURE_EXPIRY_TIME_MS="0")
+
+
+def test_a_metric_of_the_user_s_takes_its_labels_from_the_environment() -> None:
+    config = read(MM_INFO_METRICS="app_info;version=APP_VERSION, zone=ZONE", APP_VERSION="7", ZONE="a")
+    assert config.info_metric == InfoMetric("app_info", {"version": "7", "zone": "a"})
+    assert 'app_info{version="7",zone="a"} 1.0' in PolicyMetrics(config.info_metric).text()
+    assert "app_info 1.0" in PolicyMetrics(read(MM_INFO_METRICS="app_info").info_metric).text()
+    assert read().info_metric is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("app_info;version=APP_VERSION", "'APP_VERSION', which is not set"),
+        ("app-info", "name;label=VARIABLE"),
+        ("app_info;version", "which is not set"),
+        ("app_info;a=H,b=H,c=H,d=H,e=H", "at most 4 labels"),
+    ],
+)
+def test_a_metric_of_the_user_s_that_cannot_be_is_refused(text: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        read(MM_INFO_METRICS=text, H="h")
+
+
+def test_a_metric_of_the_user_s_is_none_of_ours() -> None:
+    config = read(MM_INFO_METRICS="modelmesh_instances")
+    with pytest.raises(ConfigError, match="modelmesh_instances"):
+        PolicyMetrics(config.info_metric)
