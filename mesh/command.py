@@ -22,6 +22,7 @@ from api.proto.model_mesh_pb2_grpc import ModelMeshStub
 
 TARGET = "localhost:8033"
 TIMEOUT_SECONDS = 10.0
+DAY_SECONDS = 86_400
 CLEAR = "\x1b[2J\x1b[H"
 MIB = 1 << 20
 
@@ -46,6 +47,8 @@ def top(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="between two looks")
     _add_target(parser)
     arguments = parser.parse_args(argv)
+    if not 0 < arguments.seconds <= DAY_SECONDS:
+        parser.error(f"--seconds: {arguments.seconds:g} is not above 0 and at most {DAY_SECONDS}")
 
     def show(stub: Any) -> None:
         while True:

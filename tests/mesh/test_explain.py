@@ -155,3 +155,12 @@ async def test_an_instance_may_hold_more_than_fits_into_a_usual_answer(
     arguments = ["instance", "two", "--target", f"127.0.0.1:{one.port}"]
     assert await asyncio.to_thread(command.explain, arguments) == 0
     assert len(capsys.readouterr().out) > 5 << 20
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "1e9"])
+def test_top_refuses_times_between_looks_that_are_none(
+    capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit):
+        command.top([f"--seconds={seconds}"])
+    assert "--seconds: " in capsys.readouterr().err
