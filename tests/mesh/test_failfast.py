@@ -63,7 +63,7 @@ async def test_an_instance_that_is_not_fit_is_not_ready_and_says_why(mesh: Mesh)
     one = await mesh.add("one")
     for name in ("a", "b", "c"):
         await loaded(one, name)
-    mesh.clock.ahead_ms += 10_000
+    mesh.clock.ahead_ms += one.runtime.load_timeout_ms
     two = await mesh.add("two")
     for name in ("a", "b", "c"):
         await until(lambda name=name: name in two.bytes.models)
