@@ -5,8 +5,8 @@ matter, for nobody holds a copy that is missing.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import structlog
 
@@ -37,13 +37,6 @@ TOO_FEW = "it has fewer copies than it shall have"
 log = structlog.get_logger(__name__)
 
 
-class Clock(Protocol):
-    """Milliseconds since 1970."""
-
-    def __call__(self) -> int:
-        """Now."""
-
-
 class Scaler:
     """Run `run` as a task on every instance."""
 
@@ -56,7 +49,7 @@ class Scaler:
         terms: ScalingTerms,
         metrics: PolicyMetrics,
         journal: Journal,
-        now: Clock,
+        now: Callable[[], int],
     ) -> None:
         self.usage = Usage(terms)
         self._registry = registry
@@ -309,7 +302,7 @@ class Scaler:
         else:
             self._resting.pop(model_id, None)
 
-    async def _every(self, seconds: float, work: "Work") -> None:
+    async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -344,10 +337,3 @@ class _Situations:
         if model_type not in self._known:
             self._known[model_type] = Situation(self._ensurer.suitable(model_type))
         return self._known[model_type]
-
-
-class Work(Protocol):
-    """One look."""
-
-    def __call__(self) -> Coroutine[Any, Any, None]:
-        """Does what there is to do."""

@@ -11,33 +11,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use prost::Message;
 
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, boxed, tag = "2")]
-    child: Option<Box<Node>>,
-    #[prost(uint64, tag = "3")]
-    number: u64,
-    #[prost(bytes = "vec", repeated, tag = "4")]
-    blobs: Vec<Vec<u8>>,
-    #[prost(fixed32, tag = "5")]
-    fixed32: u32,
-    #[prost(fixed64, tag = "6")]
-    fixed64: u64,
-    #[prost(string, tag = "2000")]
-    far: String,
-}
-
-impl Node {
-    fn text(&mut self, path: &[u32]) -> &mut String {
-        match path {
-            [2, rest @ ..] => self.child.get_or_insert_default().text(rest),
-            [1] => &mut self.name,
-            _ => &mut self.far,
-        }
-    }
-}
+#[path = "../tests/node/mod.rs"]
+mod node;
+use node::{Node, chunked};
 
 const PATHS: [&[u32]; 6] = [&[1], &[2000], &[2, 1], &[2, 2, 1], &[2, 2000], &[2, 2, 2, 2000]];
 
@@ -118,14 +94,6 @@ fn damage(rng: &mut Rng, message: &mut Vec<u8>) {
     }
 }
 
-fn rope(message: &[u8], size: usize) -> Rope {
-    let mut rope = Rope::default();
-    for chunk in message.chunks(size) {
-        rope.push(Bytes::copy_from_slice(chunk));
-    }
-    rope
-}
-
 fn read(rope: &Rope, path: &[u32]) -> Result<String, Malformed> {
     let found = extract(rope, path)?.unwrap_or_default();
     Ok(String::from_utf8(found.to_vec()).unwrap())
@@ -133,7 +101,7 @@ fn read(rope: &Rope, path: &[u32]) -> Result<String, Malformed> {
 
 /// Whether the protobuf library accepted the message; what differs is the error.
 fn compare(message: &[u8], path: &[u32], size: usize, value: &str) -> Result<bool, String> {
-    let rope = rope(message, size);
+    let rope = chunked(message, size);
     let found = read(&rope, path);
     let spliced = splice(&rope, path, value);
     let Ok(mut expected) = Node::decode(message) else {

@@ -7,47 +7,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, boxed, tag = "2")]
-    child: Option<Box<Node>>,
-    #[prost(uint64, tag = "3")]
-    number: u64,
-    #[prost(bytes = "vec", repeated, tag = "4")]
-    blobs: Vec<Vec<u8>>,
-    #[prost(fixed32, tag = "5")]
-    fixed32: u32,
-    #[prost(fixed64, tag = "6")]
-    fixed64: u64,
-    #[prost(string, tag = "2000")]
-    far: String,
-}
-
-impl Node {
-    fn text(&mut self, path: &[u32]) -> &mut String {
-        match path {
-            [1] => &mut self.name,
-            [2000] => &mut self.far,
-            [2, rest @ ..] => self.child.get_or_insert_default().text(rest),
-            _ => unreachable!("no path of these tests"),
-        }
-    }
-}
+mod node;
+use node::{Node, chunked};
 
 const PATHS: [&[u32]; 5] = [&[1], &[2000], &[2, 1], &[2, 2, 1], &[2, 2, 2000]];
 
 fn one(bytes: &[u8]) -> Rope {
     Rope::from(Bytes::copy_from_slice(bytes))
-}
-
-fn chunked(bytes: &[u8], size: usize) -> Rope {
-    let mut rope = Rope::default();
-    for chunk in bytes.chunks(size) {
-        rope.push(Bytes::copy_from_slice(chunk));
-    }
-    rope
 }
 
 fn text(rope: &Rope, path: &[u32]) -> Result<Option<String>, Malformed> {

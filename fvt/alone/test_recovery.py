@@ -34,6 +34,18 @@ def kill(cluster: Cluster, selector: str) -> None:
     wait(look, f"another pod of {selector}")
 
 
+def wait_for_answer(inference: Inference, name: str) -> None:
+    """Wait until a digit model gives the right answer."""
+
+    def look() -> bool:
+        try:
+            return inference.digit(name) == 8
+        except grpc.RpcError as error:
+            raise AssertionError(f"{error.code()}: {error.details()}") from error
+
+    wait(look, "an answer")
+
+
 def test_models_are_served_while_the_controller_is_away_and_new_ones_after_it(
     installed: Cluster, inference: Inference, name: str, needs: Callable[[str], None]
 ) -> None:
@@ -75,14 +87,7 @@ def test_a_model_of_a_killed_pod_is_served_again(
     installed.apply(isvc(name))
     installed.wait_ready("isvc", name)
     kill(installed, MLSERVER)
-
-    def look() -> bool:
-        try:
-            return inference.digit(name) == 8
-        except grpc.RpcError as error:
-            raise AssertionError(f"{error.code()}: {error.details()}") from error
-
-    wait(look, "an answer")
+    wait_for_answer(inference, name)
     installed.wait_ready("isvc", name)
 
 
@@ -103,14 +108,7 @@ def test_a_killed_model_server_gets_its_models_again(
         return True
 
     wait(restarted, "MLServer to be started again")
-
-    def look() -> bool:
-        try:
-            return inference.digit(name) == 8
-        except grpc.RpcError as error:
-            raise AssertionError(f"{error.code()}: {error.details()}") from error
-
-    wait(look, "an answer")
+    wait_for_answer(inference, name)
 
 
 def test_the_registry_is_written_again_after_etcd_lost_it(
@@ -121,14 +119,7 @@ def test_the_registry_is_written_again_after_etcd_lost_it(
     installed.wait_ready("isvc", name)
     kill(installed, "app=etcd")
     assert installed.ready_pods(RUNTIME_PODS)
-
-    def look() -> bool:
-        try:
-            return inference.digit(name) == 8
-        except grpc.RpcError as error:
-            raise AssertionError(f"{error.code()}: {error.details()}") from error
-
-    wait(look, "an answer")
+    wait_for_answer(inference, name)
     later = f"{name}-later"
     try:
         installed.apply(isvc(later))
